@@ -1,0 +1,2 @@
+//! The `dagmesh` binary.
+fn main() {}

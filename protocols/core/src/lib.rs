@@ -1,0 +1,17 @@
+//! What every dagmesh protocol stands on.
+//!
+//! - [`Machine`]: a protocol as a state machine without I/O.
+//! - [`frame`]: messages behind a length prefix, refused before memory is taken.
+//! - [`cbor`]: the one bounded DAG-CBOR codec, and the scanner that finds links without building a tree.
+//! - [`bounded`]: collections that cannot be decoded past their bound.
+//! - [`limits`]: every cap of the house, each with its reason.
+//!
+//! The crate knows no runtime and no network.
+
+pub mod bounded;
+pub mod cbor;
+pub mod frame;
+pub mod limits;
+mod machine;
+
+pub use machine::Machine;

@@ -1,0 +1,168 @@
+//! Every cap of the house, in one place, each with its reason.
+//!
+//! A cap is checked before memory is taken, and has a test at N and at N + 1 where it is enforced. Sizes are in
+//! bytes, times in the unit that the name states.
+
+// ---- Blocks and links ------------------------------------------------------------------------------------------
+
+/// Largest block. Bitswap peers (boxo) refuse more than 2 MiB, so a larger one could not travel further.
+pub const MAX_BLOCK_BYTES: usize = 2 * 1024 * 1024;
+/// Longest binary CID: the cap of boxo, room for every 64-byte digest.
+pub const MAX_CID_BYTES: usize = 168;
+/// Longest identity digest: what a CID of the `cid` crate holds (boxo takes up to 128; larger content belongs into a
+/// block of its own).
+pub const MAX_IDENTITY_BYTES: usize = 64;
+/// Shortest digest of a real hash: below 20 bytes a collision is within reach.
+pub const MIN_DIGEST_BYTES: usize = 20;
+/// Most links in one block: 2 MiB hold about 50,000 links of 41 bytes; beyond that it is no honest node.
+pub const MAX_LINKS_PER_BLOCK: usize = 65_536;
+
+// ---- DAG-CBOR --------------------------------------------------------------------------------------------------
+
+/// Deepest nesting inside one block: no known schema passes 20; a parser's stack must not be at a stranger's mercy.
+pub const MAX_CBOR_DEPTH: usize = 128;
+/// Deepest nesting inside a message: messages are flat.
+pub const MAX_MESSAGE_DEPTH: usize = 64;
+
+// ---- Selectors and traversal -----------------------------------------------------------------------------------
+
+/// Longest encoded selector: the largest one in use (IPNI's chain with entries) has under 200 bytes.
+pub const MAX_SELECTOR_BYTES: usize = 4 * 1024;
+/// Deepest nesting of selector nodes: graphsync's limit is 100; those in use stay under 10.
+pub const MAX_SELECTOR_DEPTH: usize = 32;
+/// Most selector nodes in one selector.
+pub const MAX_SELECTOR_NODES: usize = 256;
+/// Most links that wait to be walked. A frontier grows by the fanout at each level, so this allows 65,536 links at
+/// each of 16 levels.
+pub const MAX_FRONTIER_LINKS: usize = 1_048_576;
+/// Most blocks that one traversal remembers as visited: 16 bytes each, so about 128 MiB at the worst.
+pub const MAX_VISITED: usize = 4_194_304;
+
+// ---- UnixFS ----------------------------------------------------------------------------------------------------
+
+/// Default size of a file's chunks.
+pub const DEFAULT_CHUNK_BYTES: usize = 256 * 1024;
+/// Largest chunk: leaves room for the UnixFS envelope within [`MAX_BLOCK_BYTES`].
+pub const MAX_CHUNK_BYTES: usize = 1024 * 1024;
+/// Links per inner node of a file: the figure of every other implementation, so that CIDs agree.
+pub const MAX_FILE_LINKS: usize = 174;
+/// A directory whose links take more than this becomes a HAMT (Kubo's threshold).
+pub const MAX_FLAT_DIRECTORY_BYTES: usize = 256 * 1024;
+/// Longest name of a directory entry: the limit of every common filesystem.
+pub const MAX_NAME_BYTES: usize = 255;
+/// Deepest folder nesting on import and export.
+pub const MAX_FOLDER_DEPTH: usize = 256;
+
+// ---- CAR -------------------------------------------------------------------------------------------------------
+
+/// Longest CAR header: room for the roots below.
+pub const MAX_CAR_HEADER_BYTES: usize = 64 * 1024;
+/// Most roots in a CAR.
+pub const MAX_CAR_ROOTS: usize = 1024;
+
+// ---- Feeds and heads -------------------------------------------------------------------------------------------
+
+/// Longest name of a feed, in bytes.
+pub const MAX_FEED_NAME_BYTES: usize = 128;
+/// Longest encoded signed head: one link, one name, one key (RSA 4096 has 550 bytes) and one signature (512).
+pub const MAX_SIGNED_HEAD_BYTES: usize = 2 * 1024;
+/// Longest encoded entry of a feed: small, so that a chain of them is cheap to walk.
+pub const MAX_ENTRY_BYTES: usize = 64 * 1024;
+/// Longest encoded `meta` of an entry.
+pub const MAX_ENTRY_META_BYTES: usize = 32 * 1024;
+/// How far in the future a head's time may lie, in milliseconds: clocks differ.
+pub const MAX_CLOCK_SKEW_MS: u64 = 10 * 60 * 1000;
+
+// ---- Announcements ---------------------------------------------------------------------------------------------
+
+/// Longest announcement: under gossipsub's 64 KiB, with room for its envelope.
+pub const MAX_ANNOUNCEMENT_BYTES: usize = 16 * 1024;
+/// Most addresses in one announcement. The original allows 8,192; no node has more than a handful.
+pub const MAX_ANNOUNCEMENT_ADDRS: usize = 32;
+/// Longest binary multiaddr: a relayed WebTransport address with two certificate hashes has about 300.
+pub const MAX_ADDR_BYTES: usize = 512;
+/// Announcements that one peer may send in a burst before the rate below holds.
+pub const ANNOUNCEMENT_BURST: u32 = 32;
+/// Announcements a second and peer that are taken, after the burst.
+pub const ANNOUNCEMENTS_PER_SECOND: u32 = 4;
+/// Publishers and relays whose rate is remembered at once; the one quiet for longest makes room.
+pub const MAX_RATED_PEERS: usize = 4096;
+/// Announcements remembered to drop duplicates.
+pub const MAX_SEEN_ANNOUNCEMENTS: usize = 8192;
+
+// ---- dagsync ---------------------------------------------------------------------------------------------------
+
+/// Longest sync request: 1,024 roots with their held roots, 8 selectors, 1,024 stop links.
+pub const MAX_REQUEST_BYTES: usize = 256 * 1024;
+/// Most roots of one request. A longer frontier is walked in several requests, its front first.
+pub const MAX_REQUEST_ROOTS: usize = 1024;
+/// Most different selectors of one request.
+pub const MAX_REQUEST_SELECTORS: usize = 64;
+/// Most stop links of one request.
+pub const MAX_STOP_LINKS: usize = 1024;
+/// Longest frame of a response: a block, its CID, its kind and its length.
+pub const MAX_RESPONSE_FRAME_BYTES: usize = MAX_BLOCK_BYTES + MAX_CID_BYTES + 16;
+/// Links of the frontier that the end of a segment names.
+pub const MAX_END_FRONTIER: usize = 64;
+/// Longest reason in a refusal, in bytes.
+pub const MAX_REASON_BYTES: usize = 512;
+/// Most blocks that one request may move; a client that wants more asks again from its frontier.
+pub const MAX_SEGMENT_BLOCKS: u64 = 1_048_576;
+/// Most bytes that one request may move.
+pub const MAX_SEGMENT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+/// Blocks already held that a peer may send again within one request, beyond a quarter of those it was asked for.
+pub const MAX_REPEATED_BLOCKS: u64 = 65_536;
+/// Requests served at once, in all.
+pub const MAX_SERVES: usize = 256;
+/// Requests served at once for one peer; the next one is refused as busy.
+pub const MAX_SERVES_PER_PEER: usize = 8;
+/// A peer that makes less progress than this in [`MIN_RATE_WINDOW_SECS`] gives up its slot.
+pub const MIN_RATE_BYTES_PER_SEC: u64 = 1024;
+/// The window over which the minimum rate counts, in seconds.
+pub const MIN_RATE_WINDOW_SECS: u64 = 20;
+/// How long a peer may take until the first byte of its answer, in seconds.
+pub const FIRST_BYTE_TIMEOUT_SECS: u64 = 20;
+/// How long one small request and its answer may take, in seconds.
+pub const CALL_TIMEOUT_SECS: u64 = 10;
+/// Blocks stored in one batch at the most.
+pub const STORE_BATCH_BLOCKS: usize = 4096;
+/// Bytes stored in one batch, about.
+pub const STORE_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// A sync is made durable, and its frontier saved, at least every so many bytes: what a kill can cost.
+pub const CHECKPOINT_BYTES: usize = 32 * 1024 * 1024;
+/// The same in blocks: a chain of small entries is saved too.
+pub const CHECKPOINT_BLOCKS: usize = 16_384;
+
+// ---- The follower ----------------------------------------------------------------------------------------------
+
+/// Most feeds that a node follows.
+pub const MAX_FOLLOWS: usize = 4096;
+/// Syncs that run at once (storetheindex: 32; two cores are busy with 8).
+pub const MAX_SYNCS: usize = 8;
+/// Most providers tried for one sync.
+pub const MAX_PROVIDERS: usize = 16;
+/// First wait before a failed sync is tried again, in milliseconds; doubles up to the next figure.
+pub const RETRY_MIN_MS: u64 = 500;
+/// Longest wait before a failed sync is tried again, in milliseconds.
+pub const RETRY_MAX_MS: u64 = 5 * 60 * 1000;
+
+// ---- The node --------------------------------------------------------------------------------------------------
+
+/// Commands that wait for the swarm worker; a caller waits when it is full.
+pub const COMMAND_QUEUE: usize = 256;
+/// Events a slow watcher may lag behind; then it is told how many it missed.
+pub const EVENT_QUEUE: usize = 4096;
+/// Established connections, in all.
+pub const MAX_CONNECTIONS: u32 = 512;
+/// Established connections with one peer: one a transport, and one more while a better one replaces it.
+pub const MAX_CONNECTIONS_PER_PEER: u32 = 4;
+/// Inbound connections that are being set up.
+pub const MAX_PENDING_INBOUND: u32 = 128;
+/// Outbound connections that are being set up.
+pub const MAX_PENDING_OUTBOUND: u32 = 128;
+/// Peers whose addresses are kept on disk across restarts.
+pub const MAX_PERSISTED_PEERS: usize = 1024;
+/// Longest body of a request to the local API.
+pub const MAX_API_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// How long a stopping node waits for its parts, in seconds, before it leaves them.
+pub const SHUTDOWN_SECS: u64 = 10;
