@@ -94,6 +94,16 @@ pub struct FetchStats {
     pub segments: u64,
 }
 
+impl std::ops::AddAssign for FetchStats {
+    fn add_assign(&mut self, other: Self) {
+        self.blocks += other.blocks;
+        self.bytes += other.bytes;
+        self.from_cache += other.from_cache;
+        self.repeated += other.repeated;
+        self.segments += other.segments;
+    }
+}
+
 /// Why a sync cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -138,6 +148,9 @@ pub enum FetchError {
         /// The first of them.
         first: Box<Cid>,
     },
+    /// The publisher's chain is not what a feed is.
+    #[error("the publisher's feed is broken: {0}")]
+    BadFeed(String),
     /// The DAG itself cannot be walked.
     #[error(transparent)]
     Walk(#[from] WalkError),
@@ -169,9 +182,9 @@ impl FetchError {
         )
     }
 
-    /// Whether no other peer can help: our store, our hook, or the DAG itself.
+    /// Whether no other peer can help: our store, our hook, or the feed itself.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Walk(_) | Self::Store(_) | Self::Hook(_))
+        matches!(self, Self::BadFeed(_) | Self::Walk(_) | Self::Store(_) | Self::Hook(_))
     }
 }
 
