@@ -32,6 +32,11 @@ pub const MAX_SELECTOR_BYTES: usize = 4 * 1024;
 pub const MAX_SELECTOR_DEPTH: usize = 32;
 /// Most selector nodes in one selector.
 pub const MAX_SELECTOR_NODES: usize = 256;
+/// Most clauses in all the forms that one selector can take on its way down a DAG: bounds the work at each node. IPNI's
+/// chain with entries unfolds to 10; a path of 30 fields to 496.
+pub const MAX_SELECTOR_COST: usize = 1024;
+/// Most recursions inside one another: a chain of chains of trees needs three.
+pub const MAX_SELECTOR_RECURSIONS: usize = 4;
 /// Most links that wait to be walked. A frontier grows by the fanout at each level, so this allows 65,536 links at
 /// each of 16 levels.
 pub const MAX_FRONTIER_LINKS: usize = 1_048_576;
