@@ -9,7 +9,7 @@ use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
 use dagmesh_core::limits;
 use dagmesh_dag::{
-    Block, BlockError, Blockstore, Codec, StoreError,
+    Block, BlockError, Blockstore, Codec, Selector, StoreError,
     walk::{Root, Visit, Walk, WalkConfig, WalkError},
 };
 
@@ -266,10 +266,12 @@ impl<O: Observer> Fetch<O> {
         }
         let mut roots: Vec<Root> = self.current.iter().map(root_of).collect();
         roots.extend(self.walk.frontier().into_iter().take(limits::MAX_REQUEST_ROOTS - 1));
-        let mut kinds = std::collections::BTreeSet::new();
         // A request carries few selectors; a root with one too many waits for the next request.
+        let mut kinds: Vec<Selector> = Vec::new();
         let fit = roots.iter().take_while(|root| {
-            kinds.insert(root.selector.to_cbor());
+            if !kinds.contains(&root.selector) {
+                kinds.push(root.selector.clone());
+            }
             kinds.len() <= limits::MAX_REQUEST_SELECTORS
         });
         let roots: Vec<Root> = fit.cloned().collect();
@@ -319,8 +321,8 @@ impl<O: Observer> Fetch<O> {
     pub fn frontier(&self) -> Vec<(usize, Root)> {
         let mut frontier = self.missing.clone();
         frontier.extend(self.current.iter().map(|visit| (self.origin(visit.root), root_of(visit))));
-        let rest = self.walk.frontier_with_roots();
-        frontier.extend(rest.into_iter().map(|(index, root)| (self.origin(index), root)));
+        let rest = self.walk.frontier_entries();
+        frontier.extend(rest.into_iter().map(|entry| (self.origin(entry.from), entry.root)));
         frontier
     }
 
@@ -471,7 +473,8 @@ impl<O: Observer> Fetch<O> {
                 Err(FetchError::Hook(reason))
             }
             Flow::Next(cid) => {
-                let selector = self.first_root.as_ref().map_or_else(|| visit.selector.clone(), |root| root.selector.clone());
+                let selector =
+                    self.first_root.as_ref().map_or_else(|| visit.selector().clone(), |root| root.selector.clone());
                 self.missing.clear();
                 self.current = None;
                 self.redirected = true;
@@ -515,7 +518,7 @@ impl Batch {
 }
 
 fn root_of(visit: &Visit) -> Root {
-    Root { cid: visit.cid, selector: visit.selector.clone(), held: visit.held }
+    Root { cid: visit.cid, selector: visit.selector().clone(), held: visit.held }
 }
 
 fn walk(config: &FetchConfig, roots: Vec<(usize, Root)>) -> (Walk, Vec<usize>) {

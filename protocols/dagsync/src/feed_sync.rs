@@ -213,7 +213,8 @@ impl<J: Journal> FeedSync<J> {
                 return Ok(());
             }
             let (store, shared) = (Arc::clone(&self.store), Arc::clone(&self.shared));
-            let Some(batch) = blocking::unblock(move || prepare(store.as_ref(), &shared, batch, without_content)).await?
+            let Some(batch) =
+                blocking::unblock(move || prepare(store.as_ref(), &shared, batch, without_content)).await?
             else {
                 continue;
             };
@@ -333,9 +334,9 @@ fn list(store: &dyn Blockstore, plan: &Plan, limit: Option<u64>) -> Result<Vec<C
     match plan.latest {
         Some(_) if plan.depth.is_some_and(|depth| entries.len() as u64 >= depth) => Ok(entries),
         // Either the chain ended, or it went past the number of the stop link: it is another history.
-        Some((stop, seq)) if next != Some(stop) => {
-            Err(FetchError::BadFeed(format!("its chain does not lead back to entry {stop} (number {seq}), which it had before")))
-        }
+        Some((stop, seq)) if next != Some(stop) => Err(FetchError::BadFeed(format!(
+            "its chain does not lead back to entry {stop} (number {seq}), which it had before"
+        ))),
         _ => Ok(entries),
     }
 }

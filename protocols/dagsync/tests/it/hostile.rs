@@ -1,9 +1,8 @@
 //! Providers that lie. Each test names its row of the table of hostile inputs.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{duplex, leaf, node};
 use bytes::Bytes;
 use cid::Cid;
 use dagmesh_core::limits;
@@ -16,7 +15,6 @@ use dagmesh_dagsync::{
 };
 use futures::{AsyncReadExt, AsyncWriteExt, future};
 use futures_lite::future::block_on;
-use support::{duplex, leaf, node};
 
 /// A root with two leaves, and a fetch of it that has made its first request.
 fn fetch() -> (Block, [Block; 2], Arc<MemoryBlockstore>, Fetch<()>) {
@@ -171,7 +169,8 @@ fn row_17_missing_frames_without_end_are_bounded() {
 fn row_8_a_block_with_too_many_links_is_an_error_and_stays_out() {
     let links = vec![*leaf("x").cid(); limits::MAX_LINKS_PER_BLOCK + 1];
     // 2.7 MB of links do not even fit a block; as many identity links of few bytes do.
-    let tiny = Block::inline(&Cid::new_v1(0x55, cid::multihash::Multihash::wrap(0, b"").expect("fits"))).expect("inline");
+    let tiny =
+        Block::inline(&Cid::new_v1(0x55, cid::multihash::Multihash::wrap(0, b"").expect("fits"))).expect("inline");
     let root = node("root", &vec![*tiny.cid(); links.len()]);
     let (store, mut fetch) = fetch_of(*root.cid(), None);
     let error = fetch.on_frame(sent(&root)).expect_err("too many links");

@@ -23,29 +23,29 @@ use futures::{AsyncRead, AsyncWrite, future};
 use ipld_core::ipld::Ipld;
 
 /// A block that links to `links` and says `text`.
-pub fn node(text: &str, links: &[Cid]) -> Block {
+pub(crate) fn node(text: &str, links: &[Cid]) -> Block {
     let links = links.iter().map(|cid| Ipld::Link(*cid)).collect();
     let value = Ipld::Map([("l".to_owned(), Ipld::List(links)), ("t".to_owned(), Ipld::String(text.into()))].into());
     Block::new(Codec::DagCbor, HashCode::Sha2_256, cbor::to_vec(&value).expect("encodes")).expect("a block")
 }
 
-pub fn leaf(text: &str) -> Block {
+pub(crate) fn leaf(text: &str) -> Block {
     Block::new(Codec::Raw, HashCode::Sha2_256, text.as_bytes().to_vec()).expect("a block")
 }
 
 /// A feed under construction.
-pub struct Feed {
-    pub store: Arc<MemoryBlockstore>,
-    pub entries: Vec<EntryRef>,
+pub(crate) struct Feed {
+    pub(crate) store: Arc<MemoryBlockstore>,
+    pub(crate) entries: Vec<EntryRef>,
 }
 
 impl Feed {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { store: Arc::new(MemoryBlockstore::new()), entries: Vec::new() }
     }
 
     /// Appends `count` entries, each with a tree of `leaves` leaves of which one differs from entry to entry.
-    pub fn append(&mut self, count: usize, leaves: usize) {
+    pub(crate) fn append(&mut self, count: usize, leaves: usize) {
         for _ in 0..count {
             let seq = self.entries.len() as u64 + 1;
             let mut blocks: Vec<Block> = (0..leaves)
@@ -61,20 +61,20 @@ impl Feed {
         }
     }
 
-    pub fn head(&self) -> EntryRef {
+    pub(crate) fn head(&self) -> EntryRef {
         *self.entries.last().expect("an entry")
     }
 }
 
 /// One end of an in-memory connection.
-pub struct Duplex {
+pub(crate) struct Duplex {
     reader: piper::Reader,
     writer: piper::Writer,
     /// After so many bytes read the connection breaks.
     left: u64,
 }
 
-pub fn duplex(left: u64) -> (Duplex, Duplex) {
+pub(crate) fn duplex(left: u64) -> (Duplex, Duplex) {
     let ((ar, aw), (br, bw)) = (piper::pipe(64 * 1024), piper::pipe(64 * 1024));
     (Duplex { reader: ar, writer: bw, left }, Duplex { reader: br, writer: aw, left: u64::MAX })
 }
@@ -104,15 +104,15 @@ impl AsyncWrite for Duplex {
 }
 
 /// Serves a store over an in-memory pipe, as a peer would.
-pub struct Local {
-    pub store: Arc<MemoryBlockstore>,
+pub(crate) struct Local {
+    pub(crate) store: Arc<MemoryBlockstore>,
     /// Bytes until the connection breaks, over all requests.
-    pub cut_after: AtomicU64,
-    pub requests: AtomicU64,
+    pub(crate) cut_after: AtomicU64,
+    pub(crate) requests: AtomicU64,
 }
 
 impl Local {
-    pub fn new(store: &Arc<MemoryBlockstore>) -> Self {
+    pub(crate) fn new(store: &Arc<MemoryBlockstore>) -> Self {
         Self { store: Arc::clone(store), cut_after: AtomicU64::new(u64::MAX), requests: AtomicU64::new(0) }
     }
 }
@@ -140,14 +140,14 @@ impl Provider for Local {
 
 /// Remembers what a sync saved.
 #[derive(Clone, Default)]
-pub struct Memory(pub Arc<Mutex<Kept>>);
+pub(crate) struct Memory(pub(crate) Arc<Mutex<Kept>>);
 
 #[derive(Default)]
-pub struct Kept {
-    pub saved: Option<Saved>,
-    pub moves: Vec<EntryRef>,
-    pub transactions: usize,
-    pub last_stats: FetchStats,
+pub(crate) struct Kept {
+    pub(crate) saved: Option<Saved>,
+    pub(crate) moves: Vec<EntryRef>,
+    pub(crate) transactions: usize,
+    pub(crate) last_stats: FetchStats,
 }
 
 impl Journal for Memory {
