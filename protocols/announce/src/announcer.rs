@@ -73,7 +73,7 @@ impl AnnouncerConfig {
 #[derive(Debug, Clone)]
 pub enum Input {
     /// Our feed has this head: announce it now. Also to announce the same head again, because somebody asked.
-    Announce(SignedHead),
+    Announce(Box<SignedHead>),
     /// Announce this feed no more.
     Withdraw(FeedName),
     /// So many peers are on the topic now. Tell it at every change.
@@ -283,7 +283,7 @@ impl Machine for Announcer {
 
     fn handle(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Announce(head) => self.announce(now, head),
+            Input::Announce(head) => self.announce(now, *head),
             Input::Withdraw(feed) => {
                 self.feeds.remove(&feed);
             }

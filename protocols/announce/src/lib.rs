@@ -28,5 +28,6 @@ pub use message::Announcement;
 pub use multiaddr::Multiaddr;
 pub use reach::is_globally_reachable;
 pub use state::{
-    Acceptance, Ignored, Origin, Publishers, Refused, Validator, ValidatorConfig, Verdict, VerifiedAnnouncement,
+    Acceptance, Ignored, Impostor, Origin, Publishers, Refused, Validator, ValidatorConfig, Verdict,
+    VerifiedAnnouncement,
 };

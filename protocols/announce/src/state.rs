@@ -214,15 +214,20 @@ pub enum Refused {
     #[error("the message names no author")]
     NoAuthor,
     /// Sent by one peer, signed by another, and not marked as relayed for it.
-    #[error("sent by {author} for {claimed:?}, but the head is signed by {publisher}")]
-    NotThePublisher {
-        /// Who sent it.
-        author: PeerId,
-        /// Whom the announcement names as the original publisher.
-        claimed: Option<PeerId>,
-        /// Who signed the head.
-        publisher: PeerId,
-    },
+    #[error(transparent)]
+    NotThePublisher(Box<Impostor>),
+}
+
+/// A peer that announces a head in its own name that another one has signed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("sent by {author} for {claimed:?}, but the head is signed by {publisher}")]
+pub struct Impostor {
+    /// Who sent it.
+    pub author: PeerId,
+    /// Whom the announcement names as the original publisher.
+    pub claimed: Option<PeerId>,
+    /// Who signed the head.
+    pub publisher: PeerId,
 }
 
 #[derive(Debug)]
@@ -347,7 +352,7 @@ fn sender(origin: &Origin, announcement: &Announcement, head: &SignedHead) -> Re
     match claimed {
         None if author == publisher => Ok(None),
         Some(claimed) if claimed == publisher => Ok((author != publisher).then_some(author)),
-        _ => Err(Refused::NotThePublisher { author, claimed, publisher }),
+        _ => Err(Refused::NotThePublisher(Box::new(Impostor { author, claimed, publisher }))),
     }
 }
 

@@ -58,9 +58,9 @@ fn a_head_that_moves_is_announced_at_once() {
     let mut bench = Bench::new(1);
     let (one, two) = (bench.head("main", 1), bench.head("main", 2));
     assert_eq!(bench.tell(Input::Peers(3)), []);
-    assert_eq!(bench.tell(Input::Announce(one.clone())), [Effect::Publish(one.clone())]);
+    assert_eq!(bench.tell(Input::Announce(Box::new(one.clone()))), [Effect::Publish(one.clone())]);
     assert_eq!(bench.published(&one), []);
-    assert_eq!(bench.tell(Input::Announce(two.clone())), [Effect::Publish(two)]);
+    assert_eq!(bench.tell(Input::Announce(Box::new(two.clone()))), [Effect::Publish(two)]);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn without_peers_on_the_topic_a_head_is_queued_and_sent_to_the_first_that_comes(
     let mut bench = Bench::new(1);
     let one = bench.head("main", 1);
     let queued = Effect::Queued { head: one.clone(), peers: 0, reason: PublishError::NoPeers };
-    assert_eq!(bench.tell(Input::Announce(one.clone())), [queued]);
+    assert_eq!(bench.tell(Input::Announce(Box::new(one.clone()))), [queued]);
     assert_eq!(bench.announcer.poll_timeout(), None, "an idle node runs no timer");
     assert!(bench.announcer.feeds().all(|feed| feed.queued));
     assert_eq!(bench.tell(Input::Peers(1)), [Effect::Publish(one.clone())]);
@@ -81,7 +81,7 @@ fn a_mesh_that_has_not_formed_yet_is_tried_again_and_told_once() {
     let mut bench = Bench::new(1);
     let one = bench.head("main", 1);
     bench.tell(Input::Peers(1));
-    bench.tell(Input::Announce(one.clone()));
+    bench.tell(Input::Announce(Box::new(one.clone())));
     let queued = Effect::Queued { head: one.clone(), peers: 1, reason: PublishError::NoPeers };
     assert_eq!(bench.failed(&one, PublishError::NoPeers), [queued]);
     let started = bench.now;
@@ -99,7 +99,7 @@ fn a_head_is_repeated_periodically_with_jitter() {
     let mut bench = Bench::new(1);
     let one = bench.head("main", 1);
     bench.tell(Input::Peers(1));
-    bench.tell(Input::Announce(one.clone()));
+    bench.tell(Input::Announce(Box::new(one.clone())));
     let mut waits = Vec::new();
     for _ in 0..10 {
         bench.published(&one);
@@ -118,7 +118,7 @@ fn new_peers_are_greeted_but_not_before_the_floor() {
     let config = AnnouncerConfig::new(1);
     let one = bench.head("main", 1);
     bench.tell(Input::Peers(1));
-    bench.tell(Input::Announce(one.clone()));
+    bench.tell(Input::Announce(Box::new(one.clone())));
     bench.published(&one);
     let announced = bench.now;
     for peers in 2..10 {
@@ -142,9 +142,9 @@ fn somebody_who_asks_is_not_held_to_the_floor() {
     let mut bench = Bench::new(1);
     let one = bench.head("main", 1);
     bench.tell(Input::Peers(1));
-    bench.tell(Input::Announce(one.clone()));
+    bench.tell(Input::Announce(Box::new(one.clone())));
     bench.published(&one);
-    assert_eq!(bench.tell(Input::Announce(one.clone())), [Effect::Publish(one)]);
+    assert_eq!(bench.tell(Input::Announce(Box::new(one.clone()))), [Effect::Publish(one)]);
 }
 
 #[test]
@@ -152,9 +152,9 @@ fn an_older_head_does_not_replace_a_newer_one() {
     let mut bench = Bench::new(1);
     bench.tell(Input::Peers(1));
     let (one, two) = (bench.head("main", 1), bench.head("main", 2));
-    bench.tell(Input::Announce(two.clone()));
+    bench.tell(Input::Announce(Box::new(two.clone())));
     bench.published(&two);
-    assert_eq!(bench.tell(Input::Announce(one)), []);
+    assert_eq!(bench.tell(Input::Announce(Box::new(one))), []);
     assert!(bench.announcer.feeds().all(|feed| feed.head == two));
 }
 
@@ -163,8 +163,8 @@ fn a_head_that_moves_while_the_old_one_is_under_way_follows_it() {
     let mut bench = Bench::new(1);
     let (one, two) = (bench.head("main", 1), bench.head("main", 2));
     bench.tell(Input::Peers(1));
-    bench.tell(Input::Announce(one.clone()));
-    assert_eq!(bench.tell(Input::Announce(two.clone())), [], "one at a time");
+    bench.tell(Input::Announce(Box::new(one.clone())));
+    assert_eq!(bench.tell(Input::Announce(Box::new(two.clone()))), [], "one at a time");
     assert_eq!(bench.published(&one), [Effect::Publish(two)]);
 }
 
@@ -173,7 +173,7 @@ fn a_swarm_that_never_answers_does_not_silence_a_feed() {
     let mut bench = Bench::new(1);
     let one = bench.head("main", 1);
     bench.tell(Input::Peers(1));
-    bench.tell(Input::Announce(one.clone()));
+    bench.tell(Input::Announce(Box::new(one.clone())));
     assert!(matches!(bench.next()[..], [Effect::Queued { .. }]));
     assert_eq!(bench.next(), [Effect::Publish(one)]);
 }
@@ -182,7 +182,7 @@ fn a_swarm_that_never_answers_does_not_silence_a_feed() {
 fn a_withdrawn_feed_is_announced_no_more() {
     let mut bench = Bench::new(1);
     let one = bench.head("main", 1);
-    bench.tell(Input::Announce(one.clone()));
+    bench.tell(Input::Announce(Box::new(one.clone())));
     bench.tell(Input::Withdraw(one.feed().clone()));
     assert_eq!(bench.tell(Input::Peers(1)), []);
     assert_eq!(bench.announcer.poll_timeout(), None);
@@ -194,7 +194,7 @@ fn many_feeds_keep_to_half_the_rate_that_others_take_from_one_publisher() {
     let count = 3 * ANNOUNCEMENT_BURST as usize;
     for n in 0..count {
         let head = bench.head(&n.to_string(), 1);
-        bench.tell(Input::Announce(head));
+        bench.tell(Input::Announce(Box::new(head)));
     }
     let mut effects = bench.tell(Input::Peers(1));
     assert_eq!(effects.len(), ANNOUNCEMENT_BURST as usize / 2);
@@ -218,10 +218,10 @@ fn feeds_are_taken_at_the_cap_and_refused_beyond_it() {
     let mut bench = Bench::new(1);
     for n in 0..MAX_OWN_FEEDS {
         let head = bench.head(&n.to_string(), 1);
-        assert!(!matches!(bench.tell(Input::Announce(head))[..], [Effect::TooMany(_)]));
+        assert!(!matches!(bench.tell(Input::Announce(Box::new(head)))[..], [Effect::TooMany(_)]));
     }
     let over = bench.head("over", 1);
-    assert_eq!(bench.tell(Input::Announce(over.clone())), [Effect::TooMany(over.feed().clone())]);
+    assert_eq!(bench.tell(Input::Announce(Box::new(over.clone()))), [Effect::TooMany(over.feed().clone())]);
     assert_eq!(bench.announcer.feeds().count(), MAX_OWN_FEEDS);
 }
 
@@ -242,7 +242,7 @@ proptest! {
                 bench.now += Duration::from_millis(wait);
                 bench.announcer.handle_timeout(bench.now);
                 bench.tell(match kind {
-                    0 | 1 => Input::Announce(bench.head(name.as_str(), seq)),
+                    0 | 1 => Input::Announce(Box::new(bench.head(name.as_str(), seq))),
                     2 => Input::Peers(wait as usize % 3),
                     3 => Input::Published { feed: name.clone(), seq },
                     4 => Input::Failed { feed: name.clone(), seq, error: PublishError::NoPeers },

@@ -126,7 +126,10 @@ fn a_message_of_another_author_is_rejected_unless_it_names_the_publisher_who_sig
     let (relay, publisher) = (peer(), bench.publisher());
     let plain = Announcement::new(&head(&bench.key, 1, "one"), []);
 
-    let refused = |claimed| Verdict::Reject(Refused::NotThePublisher { author: relay, claimed, publisher });
+    let refused = |claimed| {
+        let impostor = Impostor { author: relay, claimed, publisher };
+        Verdict::Reject(Refused::NotThePublisher(Box::new(impostor)))
+    };
     assert_eq!(bench.gossip(&plain, Some(relay)), refused(None));
     assert_eq!(bench.gossip(&plain.clone().relayed(relay), Some(relay)), refused(Some(relay)));
     assert_eq!(bench.gossip(&plain, None), Verdict::Reject(Refused::NoAuthor));
