@@ -90,10 +90,25 @@ pub const MAX_ADDR_BYTES: usize = 512;
 pub const ANNOUNCEMENT_BURST: u32 = 32;
 /// Announcements a second and peer that are taken, after the burst.
 pub const ANNOUNCEMENTS_PER_SECOND: u32 = 4;
+/// How many times that rate and burst a neighbour on the topic has: it passes on the announcements of many publishers.
+pub const ANNOUNCEMENT_RELAY_FACTOR: u32 = 16;
 /// Publishers and relays whose rate is remembered at once; the one quiet for longest makes room.
 pub const MAX_RATED_PEERS: usize = 4096;
 /// Announcements remembered to drop duplicates.
 pub const MAX_SEEN_ANNOUNCEMENTS: usize = 8192;
+/// Within this time the same head is a duplicate, in milliseconds; after it, the head may travel once more, for those
+/// who came late. Not shorter than gossipsub's own duplicate cache (60 s).
+pub const DUPLICATE_WINDOW_MS: u64 = 60 * 1000;
+/// Feeds whose newest announced head is remembered, 2 KiB each at the most; the one quiet for longest makes room.
+pub const MAX_ANNOUNCED_FEEDS: usize = 8192;
+/// Feeds of our own that are announced: each is repeated for ever, and a node publishes a handful.
+pub const MAX_OWN_FEEDS: usize = 1024;
+/// Longest frame of an answer to a direct announcement: the reason and its envelope.
+pub const MAX_ANSWER_BYTES: usize = MAX_REASON_BYTES + 16;
+/// Direct announcements that are answered at once; a further one is dropped.
+pub const MAX_DIRECT_ANNOUNCEMENTS: usize = 64;
+/// Direct announcements that are answered at once for one peer.
+pub const MAX_DIRECT_ANNOUNCEMENTS_PER_PEER: usize = 4;
 
 // ---- dagsync ---------------------------------------------------------------------------------------------------
 
@@ -146,6 +161,8 @@ pub const MAX_FOLLOWS: usize = 4096;
 pub const MAX_SYNCS: usize = 8;
 /// Most providers tried for one sync.
 pub const MAX_PROVIDERS: usize = 16;
+/// Look-ups of the follower that run at once: questions for a head, searches for a peer or for providers.
+pub const MAX_LOOKUPS: usize = 32;
 /// First wait before a failed sync is tried again, in milliseconds; doubles up to the next figure.
 pub const RETRY_MIN_MS: u64 = 500;
 /// Longest wait before a failed sync is tried again, in milliseconds.
