@@ -1,6 +1,6 @@
 //! Writes that happen together or not at all, across all tables.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use cid::{Cid, multihash::Multihash};
 use dagmesh_core::cbor;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Store,
+    engine::Table,
     error::{bad_row, from_engine, is_damage},
     gate::block_id,
 };
@@ -18,7 +19,8 @@ const COUNTERS_ROW: &[u8] = b"counters";
 
 /// Writes that happen together or not at all. Made by [`Store::transaction`].
 ///
-/// Reading through the store inside a transaction gives what was there before it; nobody else writes meanwhile.
+/// What a batch reads includes its own writes. Reading through the store inside a transaction gives what was there
+/// before it; nobody else writes meanwhile.
 pub struct Batch<'a> {
     pub(super) store: &'a Store,
     pub(super) counters: Counters,
@@ -26,6 +28,8 @@ pub struct Batch<'a> {
     bytes: u64,
     /// Blocks that this batch puts.
     put: HashSet<Multihash<64>>,
+    /// Rows as this batch leaves them; `None` where it deletes them.
+    rows: HashMap<(Table, Vec<u8>), Option<Vec<u8>>>,
 }
 
 /// What is counted as it changes, so that [`Store::stat`] reads nothing.
@@ -56,7 +60,7 @@ impl Counters {
 
 impl<'a> Batch<'a> {
     pub(super) fn new(store: &'a Store, counters: Counters) -> Self {
-        Self { store, counters, inner: store.engine.batch(), bytes: 0, put: HashSet::new() }
+        Self { store, counters, inner: store.engine.batch(), bytes: 0, put: HashSet::new(), rows: HashMap::new() }
     }
 
     /// The store, as it was before this batch.
@@ -118,6 +122,33 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// A row as this batch leaves it.
+    pub(super) fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(row) = self.rows.get(&(table, key.to_vec())) {
+            return Ok(row.clone());
+        }
+        let row = self.store.engine.keyspaces.of(table).get(key).map_err(from_engine)?;
+        Ok(row.map(|row| row.to_vec()))
+    }
+
+    /// Writes a row; whether there was none before.
+    pub(super) fn put_row(&mut self, table: Table, key: &[u8], value: Vec<u8>) -> Result<bool, StoreError> {
+        let new = self.row(table, key)?.is_none();
+        self.insert(self.store.engine.keyspaces.of(table), key, &value);
+        self.rows.insert((table, key.to_vec()), Some(value));
+        Ok(new)
+    }
+
+    /// Deletes a row; whether there was one.
+    pub(super) fn delete_row(&mut self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+        let held = self.row(table, key)?.is_some();
+        if held {
+            self.remove(self.store.engine.keyspaces.of(table), key);
+            self.rows.insert((table, key.to_vec()), None);
+        }
+        Ok(held)
+    }
+
     pub(super) fn insert(&mut self, keyspace: &Keyspace, key: &[u8], value: &[u8]) {
         self.bytes += (key.len() + value.len()) as u64;
         self.inner.insert(keyspace, key, value);
@@ -130,12 +161,12 @@ impl<'a> Batch<'a> {
 
     /// Writes it all, and returns the counters as they now are.
     pub(super) fn commit(mut self, before: Counters) -> Result<Counters, StoreError> {
-        if self.inner.is_empty() {
-            return Ok(before);
-        }
         if self.counters != before {
             let row = cbor::to_vec(&self.counters).map_err(|error| bad_row("meta", error))?;
             self.insert(&self.store.engine.keyspaces.meta, COUNTERS_ROW, &row);
+        }
+        if self.inner.is_empty() {
+            return Ok(before);
         }
         self.store.engine.commit(self.inner, self.bytes)?;
         Ok(self.counters)

@@ -9,6 +9,7 @@ use std::{
 use dagmesh_dag::StoreError;
 use fjall::{
     CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode,
+    Slice,
     config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry},
 };
 
@@ -55,22 +56,57 @@ pub(super) struct Keyspaces {
     pub(super) quarantine: Keyspace,
     /// The format's version and the counters.
     pub(super) meta: Keyspace,
-    /// feed -> own newest head.
-    pub(super) feeds: Keyspace,
-    /// publisher and feed -> what is known of it.
-    pub(super) follows: Keyspace,
-    /// key -> header of a saved frontier.
-    pub(super) frontiers: Keyspace,
     /// generation and chunk -> links of a saved frontier.
     pub(super) frontier_links: Keyspace,
+    feeds: Keyspace,
+    follows: Keyspace,
+    frontiers: Keyspace,
+    outbox: Keyspace,
+    pins: Keyspace,
+    peers: Keyspace,
+    kv: Keyspace,
+}
+
+/// A table of small rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Table {
+    /// feed -> own newest head.
+    Feeds,
+    /// publisher and feed -> what is known of it.
+    Follows,
+    /// key -> header of a saved frontier.
+    Frontiers,
     /// number -> event for the hooks.
-    pub(super) outbox: Keyspace,
+    Outbox,
     /// CID -> pin.
-    pub(super) pins: Keyspace,
+    Pins,
     /// peer -> addresses.
-    pub(super) peers: Keyspace,
+    Peers,
     /// Small values of other services.
-    pub(super) kv: Keyspace,
+    Kv,
+}
+
+impl Keyspaces {
+    pub(super) fn of(&self, table: Table) -> &Keyspace {
+        match table {
+            Table::Feeds => &self.feeds,
+            Table::Follows => &self.follows,
+            Table::Frontiers => &self.frontiers,
+            Table::Outbox => &self.outbox,
+            Table::Pins => &self.pins,
+            Table::Peers => &self.peers,
+            Table::Kv => &self.kv,
+        }
+    }
+
+    /// The rows of a table whose keys start with `prefix`, in the order of their keys.
+    pub(super) fn rows(
+        &self,
+        table: Table,
+        prefix: &[u8],
+    ) -> impl DoubleEndedIterator<Item = Result<(Slice, Slice), StoreError>> + use<> {
+        self.of(table).prefix(prefix).map(|row| row.into_inner().map_err(from_engine))
+    }
 }
 
 /// The open database.

@@ -22,17 +22,29 @@ mod blocks;
 mod commit;
 mod engine;
 mod error;
+mod feeds;
+mod follows;
+mod frontiers;
 mod gate;
 mod lock;
+mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
     batch::Batch,
     error::{Error, OpenError},
+    follows::{FollowPolicy, FollowRecord},
+    frontiers::{FrontierKey, FrontierLink, SavedFrontier, StagedFrontier},
     gate::Protection,
+    tables::{PeerRecord, Pin, PinKind},
 };
-use self::{batch::Counters, engine::Engine, gate::Gate};
+use self::{
+    batch::Counters,
+    engine::{Engine, Table},
+    error::from_engine,
+    gate::Gate,
+};
 
 /// The store of one home. Cheap calls, safe from any thread.
 pub struct Store {
@@ -94,6 +106,10 @@ impl Store {
         let engine = Engine::open(dir, options.reserve_bytes)?;
         let counters = Counters::load(&engine.keyspaces.meta).map_err(failed)?;
         let store = Self { engine, gate: Gate::default(), writer: Mutex::new(counters), collecting: Mutex::new(()) };
+        store.drop_stale_frontiers().map_err(|error| match error {
+            Error::Store(source) => failed(source),
+            other => failed(StoreError::Corrupt(other.to_string())),
+        })?;
         Ok(Arc::new(store))
     }
 
@@ -148,6 +164,11 @@ impl Store {
             pins: counters.pins,
             quarantined: counters.quarantined,
         }
+    }
+
+    fn read_row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self.engine.keyspaces.of(table).get(key).map_err(from_engine)?;
+        Ok(row.map(|row| row.to_vec()))
     }
 
     /// How many times the disk has been synced since the store was opened.
