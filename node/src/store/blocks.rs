@@ -104,7 +104,8 @@ impl Store {
 }
 
 impl Batch<'_> {
-    fn quarantine_block(&mut self, hash: &Multihash<64>) -> Result<(), StoreError> {
+    /// Puts a block aside.
+    pub(super) fn quarantine_block(&mut self, hash: &Multihash<64>) -> Result<(), StoreError> {
         let found = self.store.read_block(hash)?;
         let key = hash.to_bytes();
         if !self.remove_block(&key)? {

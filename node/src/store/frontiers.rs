@@ -69,11 +69,11 @@ pub struct StagedFrontier {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Header {
+struct Header {
     generation: u64,
     chunks: u32,
     links: u64,
-    pub(super) roots: Vec<Cid>,
+    roots: Vec<Cid>,
     state: ByteBuf,
 }
 
@@ -118,19 +118,22 @@ impl Store {
 
     /// The frontier saved under `key`.
     pub fn load_frontier(&self, key: &FrontierKey) -> Result<Option<SavedFrontier>, Error> {
-        // Nobody replaces it between its header and its links.
-        let _writer = self.writer.lock();
-        let Some(row) = self.read_row(Table::Frontiers, &encode_key(key))? else { return Ok(None) };
-        let header = decode_header(&row)?;
-        let mut links = Vec::with_capacity(usize::try_from(header.links).unwrap_or(0).min(limits::MAX_FRONTIER_LINKS));
-        for chunk in 0..header.chunks {
-            links.append(&mut self.read_chunk(header.generation, chunk)?);
+        self.load(&encode_key(key))
+    }
+
+    fn load(&self, key: &[u8]) -> Result<Option<SavedFrontier>, Error> {
+        loop {
+            let Some(row) = self.read_row(Table::Frontiers, key)? else { return Ok(None) };
+            let header = decode_header(&row)?;
+            if let Some(links) = self.read_links(&header)? {
+                let state = header.state.into_vec().into();
+                return Ok(Some(SavedFrontier { roots: header.roots, links, state }));
+            }
+            // Either it was replaced between the header and the links, or links are lost.
+            if self.read_row(Table::Frontiers, key)? == Some(row) {
+                return Err(bad_row("frontiers", "links that were saved are not there").into());
+            }
         }
-        if links.len() as u64 != header.links {
-            let found = links.len();
-            return Err(bad_row("frontiers", format!("{found} links where {} were saved", header.links)).into());
-        }
-        Ok(Some(SavedFrontier { roots: header.roots, links, state: header.state.into_vec().into() }))
     }
 
     /// Forgets a frontier, durable; whether there was one.
@@ -140,19 +143,13 @@ impl Store {
 
     /// Calls `found` for every CID that a saved frontier names.
     pub(super) fn each_frontier_cid(&self, mut found: impl FnMut(Cid)) -> Result<(), Error> {
-        let headers: Vec<Header> = self
-            .engine
-            .keyspaces
-            .rows(Table::Frontiers, &[])
-            .map(|row| decode_header(&row?.1))
-            .collect::<Result<_, _>>()?;
-        for header in headers {
-            header.roots.iter().copied().for_each(&mut found);
-            for chunk in 0..header.chunks {
-                for link in self.read_chunk(header.generation, chunk)? {
-                    found(link.cid);
-                    link.held.into_iter().for_each(&mut found);
-                }
+        let keys = self.engine.keyspaces.rows(Table::Frontiers, &[]).map(|row| Ok(row?.0.to_vec()));
+        for key in keys.collect::<Result<Vec<_>, StoreError>>()? {
+            let Some(frontier) = self.load(&key)? else { continue };
+            frontier.roots.into_iter().for_each(&mut found);
+            for link in frontier.links {
+                found(link.cid);
+                link.held.into_iter().for_each(&mut found);
             }
         }
         Ok(())
@@ -187,10 +184,17 @@ impl Store {
         Ok(())
     }
 
-    fn read_chunk(&self, generation: u64, chunk: u32) -> Result<Vec<FrontierLink>, Error> {
-        let row = self.engine.keyspaces.frontier_links.get(chunk_key(generation, chunk)).map_err(from_engine)?;
-        let row = row.ok_or_else(|| bad_row("frontiers", format!("chunk {chunk} is not there")))?;
-        decode_chunk(&row)
+    /// The links of a frontier; `None` where some are not there.
+    fn read_links(&self, header: &Header) -> Result<Option<Vec<FrontierLink>>, Error> {
+        let mut links = Vec::new();
+        for chunk in 0..header.chunks {
+            let key = chunk_key(header.generation, chunk);
+            let Some(row) = self.engine.keyspaces.frontier_links.get(key).map_err(from_engine)? else {
+                return Ok(None);
+            };
+            links.append(&mut decode_chunk(&row)?);
+        }
+        Ok((links.len() as u64 == header.links).then_some(links))
     }
 }
 

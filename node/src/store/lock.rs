@@ -51,7 +51,7 @@ impl Drop for DirLock {
     }
 }
 
-fn holder(mut file: &File) -> Option<u32> {
+fn holder(file: &File) -> Option<u32> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()

@@ -19,6 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 mod batch;
 mod blocks;
+mod closure;
 mod commit;
 mod engine;
 mod error;
@@ -26,10 +27,12 @@ mod feeds;
 mod follows;
 mod frontiers;
 mod gate;
+mod gc;
 mod lock;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use self::{
     batch::Batch,
@@ -37,7 +40,9 @@ pub use self::{
     follows::{FollowPolicy, FollowRecord},
     frontiers::{FrontierKey, FrontierLink, SavedFrontier, StagedFrontier},
     gate::Protection,
+    gc::GcReport,
     tables::{PeerRecord, Pin, PinKind},
+    verify::{VerifyProgress, VerifyReport},
 };
 use self::{
     batch::Counters,
