@@ -207,15 +207,21 @@ impl Engine {
     /// Rewrites the files of the blocks without what was removed. Takes as long as reading and writing the index,
     /// and the blob files of which much is dead.
     pub(super) fn reclaim(&self) -> Result<(), StoreError> {
+        self.flush_blocks()?;
+        // The first pass finds out what is dead, the second leaves it behind.
+        for _ in 0..2 {
+            self.keyspaces.blocks.major_compact().map_err(from_engine)?;
+        }
+        Ok(())
+    }
+
+    /// Writes out the blocks that are gathered in memory.
+    pub(super) fn flush_blocks(&self) -> Result<(), StoreError> {
         let blocks = &self.keyspaces.blocks;
         blocks.rotate_memtable().map_err(|error| self.fail(from_engine(error)))?;
         while blocks.sealed_memtable_count() > 0 {
             self.check_workers()?;
             std::thread::sleep(THROTTLE_STEP);
-        }
-        // The first pass finds out what is dead, the second leaves it behind.
-        for _ in 0..2 {
-            blocks.major_compact().map_err(from_engine)?;
         }
         Ok(())
     }

@@ -10,7 +10,11 @@ use tempfile::TempDir;
 use super::*;
 
 mod blocks;
+mod damage;
 mod durable;
+mod full;
+mod garbage;
+mod tables;
 
 /// A store in a directory of its own, which goes with it.
 pub(super) struct TempStore {
