@@ -1,7 +1,9 @@
 //! A libp2p node that keeps content-addressed DAGs in sync between publishers and subscribers.
 
 pub mod api;
+pub mod config;
 pub mod error;
+pub mod identity;
 pub mod ticket;
 pub mod types;
 
