@@ -61,6 +61,12 @@ async fn build(folder: &Path) {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn the_binary_is_built_beside_the_program_that_asks_for_it() {
+        let binary = dagmesh_binary().await;
+        assert!(binary.is_file(), "{}", binary.display());
+    }
+
     #[test]
     fn the_folder_of_the_profile_is_found_from_every_kind_of_program() {
         for program in ["/t/debug/deps/mesh-1234", "/t/debug/examples/publish", "/t/debug/dagmesh-benches"] {
