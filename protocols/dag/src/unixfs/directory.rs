@@ -140,16 +140,26 @@ fn build_shard(
 
 /// All entries of the folder `node`, sorted by name; two of one name are an error.
 pub(super) fn entries(store: &dyn Blockstore, cid: &Cid, node: Node) -> Result<Vec<Entry>, UnixfsError> {
-    let mut found = Vec::new();
+    entries_up_to(limits::MAX_DIRECTORY_ENTRIES, store, cid, node)
+}
+
+pub(super) fn entries_up_to(
+    max: usize,
+    store: &dyn Blockstore,
+    cid: &Cid,
+    node: Node,
+) -> Result<Vec<Entry>, UnixfsError> {
+    let mut collector = Collector { store, root: *cid, max, found: Vec::new() };
     match node {
-        Node::Directory { links, .. } => found.extend(links.into_iter().map(|link| Entry {
-            name: link.name.unwrap_or_default(),
-            cid: link.cid,
-            tree_bytes: link.size.unwrap_or(0),
-        })),
-        Node::Shard(shard) => collect(store, cid, cid, shard, 0, 0, &mut found)?,
+        Node::Directory { links, .. } => {
+            for link in links {
+                collector.push(link.name.unwrap_or_default(), link.cid, link.size)?;
+            }
+        }
+        Node::Shard(shard) => collector.shard(cid, shard, 0, 0)?,
         Node::File(_) | Node::Symlink(_) => return Err(UnixfsError::NotADirectory(Box::new(*cid))),
     }
+    let mut found = collector.found;
     found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     match found.windows(2).find(|pair| matches!(pair, [a, b] if a.name == b.name)) {
         Some([twice, ..]) => {
@@ -159,41 +169,54 @@ pub(super) fn entries(store: &dyn Blockstore, cid: &Cid, node: Node) -> Result<V
     }
 }
 
-/// Gathers what stands below one shard. `prefix` holds the buckets on the way to it: each name must hash to where it
-/// stands, and no shard is empty, so shards that are linked from many places cannot be walked again and again.
-fn collect(
-    store: &dyn Blockstore,
-    root: &Cid,
-    cid: &Cid,
-    shard: Shard,
-    depth: u32,
-    prefix: u64,
-    found: &mut Vec<Entry>,
-) -> Result<(), UnixfsError> {
-    let before = found.len();
-    let bits = shard.bits;
-    for link in shard.links {
-        let link_name = link.name.unwrap_or_default();
-        let (bucket, name) = split_name(&link_name, shard.pad)
-            .filter(|(bucket, _)| *bucket < 1 << bits)
-            .ok_or_else(|| UnixfsError::malformed(cid, format!("a link {:?} of a HAMT", cut(&link_name))))?;
-        let here = prefix << bits | bucket;
-        if name.is_empty() {
-            let child = load_shard(store, &link.cid, bits, depth + 1)?;
-            collect(store, root, &link.cid, child, depth + 1, here, found)?;
-            continue;
+/// Gathers the entries of one folder.
+struct Collector<'a> {
+    store: &'a dyn Blockstore,
+    root: Cid,
+    max: usize,
+    found: Vec<Entry>,
+}
+
+impl Collector<'_> {
+    /// Gathers what stands below one shard. `prefix` holds the buckets on the way to it: each name must hash to where
+    /// it stands, each bucket stands once, and no shard is empty, so shards that are linked from many places cannot be
+    /// walked again and again.
+    fn shard(&mut self, cid: &Cid, shard: Shard, depth: u32, prefix: u64) -> Result<(), UnixfsError> {
+        let malformed = |what: String| UnixfsError::malformed(cid, what);
+        let before = self.found.len();
+        let bits = shard.bits;
+        let mut lowest = 0;
+        for link in shard.links {
+            let link_name = link.name.unwrap_or_default();
+            let (bucket, name) = split_name(&link_name, shard.pad)
+                .filter(|(bucket, _)| (lowest..1 << bits).contains(bucket))
+                .ok_or_else(|| malformed(format!("a link {:?} of a HAMT, or out of order", cut(&link_name))))?;
+            lowest = bucket + 1;
+            let here = prefix << bits | bucket;
+            if name.is_empty() {
+                let child = load_shard(self.store, &link.cid, bits, depth + 1)?;
+                self.shard(&link.cid, child, depth + 1, here)?;
+            } else if name_hash(name) >> (HASH_BITS - (depth + 1) * bits) != here {
+                return Err(malformed(format!("{:?} stands where its hash does not lead", cut(name))));
+            } else {
+                self.push(name.to_owned(), link.cid, link.size)?;
+            }
         }
-        let used = (depth + 1) * bits;
-        if name_hash(name) >> (HASH_BITS - used) != here {
-            return Err(UnixfsError::malformed(cid, format!("{:?} stands where its hash does not lead", cut(name))));
-        }
-        let max = limits::MAX_DIRECTORY_ENTRIES;
-        if found.len() >= max {
-            return Err(UnixfsError::TooMany { cid: Box::new(*root), what: "entries of a folder", max: max as u64 });
-        }
-        found.push(Entry { name: name.to_owned(), cid: link.cid, tree_bytes: link.size.unwrap_or(0) });
+        if depth > 0 && self.found.len() == before { Err(malformed("an empty shard".into())) } else { Ok(()) }
     }
-    if depth > 0 && found.len() == before { Err(UnixfsError::malformed(cid, "an empty shard")) } else { Ok(()) }
+
+    fn push(&mut self, name: String, cid: Cid, tree_bytes: Option<u64>) -> Result<(), UnixfsError> {
+        let max = self.max;
+        if self.found.len() >= max {
+            return Err(UnixfsError::TooMany {
+                cid: Box::new(self.root),
+                what: "entries of a folder",
+                max: max as u64,
+            });
+        }
+        self.found.push(Entry { name, cid, tree_bytes: tree_bytes.unwrap_or(0) });
+        Ok(())
+    }
 }
 
 fn load_shard(store: &dyn Blockstore, cid: &Cid, bits: u32, depth: u32) -> Result<Shard, UnixfsError> {

@@ -1,5 +1,4 @@
 use std::{
-    ffi::OsStr,
     fs::{self, File, FileTimes, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -19,6 +18,7 @@ use super::{
 use crate::Blockstore;
 
 /// Permission bits that are taken from a DAG: nobody's files become set-uid, set-gid or sticky by a stranger's word.
+#[cfg(unix)]
 const EXPORTED_MODE_BITS: u32 = 0o777;
 
 /// How [`export`] writes.
@@ -84,18 +84,31 @@ pub fn export(
     let staging = Staging::beside(to)?;
     let mut exporter =
         Exporter { store, root: *cid, options, progress, exported: Exported::default(), folders: Vec::new() };
-    exporter.node(cid, node::load(store, cid)?, &staging.path, 0)?;
+    let root = Place { real: staging.path.clone(), shown: to.to_owned() };
+    exporter.node(cid, node::load(store, cid)?, root, 0)?;
     let Exporter { exported, folders, .. } = exporter;
     // Last, and children first: a folder that may not be written to can still be filled until here.
-    for (path, metadata) in folders {
-        let folder = File::open(&path).map_err(UnixfsError::io("open", &path))?;
-        apply(&folder, &path, metadata)?;
+    for (place, metadata) in folders {
+        let folder = File::open(&place.real).map_err(UnixfsError::io("open", &place.shown))?;
+        apply(&folder, &place.shown, metadata)?;
     }
     if !options.overwrite && exists() {
         return Err(UnixfsError::Exists(to.to_owned()));
     }
     staging.place(to)?;
     Ok(exported)
+}
+
+/// Where something is written, and where it will stand in the end.
+struct Place {
+    real: PathBuf,
+    shown: PathBuf,
+}
+
+impl Place {
+    fn join(&self, name: &str) -> Self {
+        Self { real: self.real.join(name), shown: self.shown.join(name) }
+    }
 }
 
 struct Exporter<'a> {
@@ -105,31 +118,31 @@ struct Exporter<'a> {
     progress: &'a mut dyn FnMut(Progress<'_>),
     exported: Exported,
     /// Folders with metadata to set, children before parents.
-    folders: Vec<(PathBuf, Metadata)>,
+    folders: Vec<(Place, Metadata)>,
 }
 
 impl Exporter<'_> {
-    fn node(&mut self, cid: &Cid, node: Node, to: &Path, depth: usize) -> Result<(), UnixfsError> {
+    fn node(&mut self, cid: &Cid, node: Node, to: Place, depth: usize) -> Result<(), UnixfsError> {
         match node {
-            Node::File(file) => self.file(cid, file, to),
-            Node::Symlink(target) => self.symlink(&target, to),
+            Node::File(file) => self.file(cid, file, &to),
+            Node::Symlink(target) => self.symlink(&target, &to),
             Node::Directory { metadata, .. } | Node::Shard(Shard { metadata, .. }) => {
-                self.folder(cid, node, to, depth)?;
+                self.folder(cid, node, &to, depth)?;
                 if metadata != Metadata::default() {
-                    self.folders.push((to.to_owned(), metadata));
+                    self.folders.push((to, metadata));
                 }
                 Ok(())
             }
         }
     }
 
-    fn folder(&mut self, cid: &Cid, node: Node, to: &Path, depth: usize) -> Result<(), UnixfsError> {
+    fn folder(&mut self, cid: &Cid, node: Node, to: &Place, depth: usize) -> Result<(), UnixfsError> {
         let max = limits::MAX_FOLDER_DEPTH;
         if depth > max {
-            return Err(UnixfsError::TooDeep { path: to.to_owned(), max });
+            return Err(UnixfsError::TooDeep { path: to.shown.clone(), max });
         }
         let entries = directory::entries(self.store, cid, node)?;
-        fs::create_dir(to).map_err(UnixfsError::io("create the folder", to))?;
+        fs::create_dir(&to.real).map_err(UnixfsError::io("create the folder", &to.shown))?;
         self.exported.folders += 1;
         self.count()?;
         let mut symlinks = Vec::new();
@@ -137,39 +150,46 @@ impl Exporter<'_> {
             if !is_safe_name(&entry.name) {
                 return Err(UnixfsError::UnsafeName { cid: Box::new(*cid), name: cut(&entry.name) });
             }
-            let path = to.join(&entry.name);
+            let place = to.join(&entry.name);
             match node::load(self.store, &entry.cid)? {
-                Node::Symlink(target) => symlinks.push((target, path)),
-                node => self.node(&entry.cid, node, &path, depth + 1)?,
+                Node::Symlink(target) => symlinks.push((target, place)),
+                node => self.node(&entry.cid, node, place, depth + 1)?,
             }
         }
-        symlinks.into_iter().try_for_each(|(target, path)| self.symlink(&target, &path))
+        symlinks.into_iter().try_for_each(|(target, place)| self.symlink(&target, &place))
     }
 
-    fn file(&mut self, cid: &Cid, node: FileNode, to: &Path) -> Result<(), UnixfsError> {
+    fn file(&mut self, cid: &Cid, node: FileNode, to: &Place) -> Result<(), UnixfsError> {
         let max = self.options.max_bytes;
         if node.size > max.saturating_sub(self.exported.bytes) {
             return Err(UnixfsError::TooMany { cid: Box::new(self.root), what: "bytes of content", max });
         }
         let metadata = node.metadata;
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).open(to).map_err(UnixfsError::io("create the file", to))?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&to.real)
+            .map_err(UnixfsError::io("create the file", &to.shown))?;
         let mut reader = FileReader::new(self.store, *cid, node);
         while let Some(chunk) = reader.next_chunk()? {
-            file.write_all(&chunk).map_err(UnixfsError::io("write", to))?;
+            file.write_all(&chunk).map_err(UnixfsError::io("write", &to.shown))?;
             self.exported.bytes += chunk.len() as u64;
-            (self.progress)(Progress { path: to, files: self.exported.files, bytes: self.exported.bytes });
+            self.tell(&to.shown);
         }
-        apply(&file, to, metadata)?;
+        apply(&file, &to.shown, metadata)?;
         self.exported.files += 1;
-        (self.progress)(Progress { path: to, files: self.exported.files, bytes: self.exported.bytes });
+        self.tell(&to.shown);
         self.count()
     }
 
-    fn symlink(&mut self, target: &Bytes, to: &Path) -> Result<(), UnixfsError> {
-        make_symlink(target, to).map_err(UnixfsError::io("create the symlink", to))?;
+    fn symlink(&mut self, target: &Bytes, to: &Place) -> Result<(), UnixfsError> {
+        make_symlink(target, &to.real).map_err(UnixfsError::io("create the symlink", &to.shown))?;
         self.exported.symlinks += 1;
         self.count()
+    }
+
+    fn tell(&mut self, path: &Path) {
+        (self.progress)(Progress { path, files: self.exported.files, bytes: self.exported.bytes });
     }
 
     fn count(&self) -> Result<(), UnixfsError> {
@@ -251,13 +271,13 @@ fn apply(file: &File, path: &Path, metadata: Metadata) -> Result<(), UnixfsError
 
 #[cfg(unix)]
 fn make_symlink(target: &Bytes, to: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink::<&OsStr, _>(std::os::unix::ffi::OsStrExt::from_bytes(target), to)
+    std::os::unix::fs::symlink::<&std::ffi::OsStr, _>(std::os::unix::ffi::OsStrExt::from_bytes(target), to)
 }
 
 #[cfg(windows)]
 fn make_symlink(target: &Bytes, to: &Path) -> io::Result<()> {
     let target = std::str::from_utf8(target).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    std::os::windows::fs::symlink_file::<&OsStr, _>(target.as_ref(), to)
+    std::os::windows::fs::symlink_file::<&std::ffi::OsStr, _>(target.as_ref(), to)
 }
 
 #[cfg(not(any(unix, windows)))]

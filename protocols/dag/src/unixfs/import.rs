@@ -166,7 +166,7 @@ impl Importer<'_> {
             builder.push(self.sink, leaf, len)?;
             self.imported.bytes += len;
             is_empty = false;
-            (self.progress)(Progress { path, files: self.imported.files, bytes: self.imported.bytes });
+            self.tell(path);
         }
         if is_empty {
             let leaf = leaf(self.sink, self.options.hash, &[])?;
@@ -184,6 +184,10 @@ impl Importer<'_> {
 
     fn file_done(&mut self, path: &Path) {
         self.imported.files += 1;
+        self.tell(path);
+    }
+
+    fn tell(&mut self, path: &Path) {
         (self.progress)(Progress { path, files: self.imported.files, bytes: self.imported.bytes });
     }
 

@@ -21,7 +21,7 @@ mod import;
 mod layout;
 mod node;
 mod read;
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
 
 use std::path::Path;

@@ -107,6 +107,19 @@ fn targets_without_a_name_or_a_parent_are_refused() {
 }
 
 #[test]
+fn progress_and_errors_name_the_path_as_it_will_stand() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = MemoryBlockstore::new();
+    let root = folder(&store, vec![("file", raw(&store, b"x"), 1)]);
+    let to = dir.path().join("to");
+    export(&store, &root, &to, &ExportOptions::default(), &mut |now| assert_eq!(now.path, to.join("file")))
+        .expect("exports");
+    let root = folder(&store, vec![("link", symlink(&store, "a\0b"), 0)]);
+    let error = get(&store, &root, &dir.path().join("other")).expect_err("no system takes that target");
+    assert!(error.to_string().contains("other/link"), "{error}");
+}
+
+#[test]
 fn caps_on_entries_and_bytes_hold_at_n_and_n_plus_one() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = MemoryBlockstore::new();

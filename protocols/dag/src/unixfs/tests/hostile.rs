@@ -175,6 +175,50 @@ fn a_shard_linked_from_every_bucket_is_not_walked_again_and_again() {
 }
 
 #[test]
+fn buckets_that_stand_twice_or_out_of_order_are_refused() {
+    let store = MemoryBlockstore::new();
+    let inner = shard(&store, vec![("00a", raw(&store, b"x"), 1)], |_| {});
+    let twice = shard(&store, vec![("00", inner, 1), ("00", inner, 1)], |_| {});
+    let error = list(&store, &twice).expect_err("refused");
+    assert!(matches!(&error, UnixfsError::Malformed { cid, .. } if **cid == inner || **cid == twice), "{error}");
+    let names: Vec<_> = (0..40).map(|n| (fastmurmur3::hash(format!("{n}").as_bytes()) as u64 >> 56, n)).collect();
+    let (bucket, first, second) = names
+        .iter()
+        .find_map(|(a, x)| names.iter().find(|(b, y)| a == b && x < y).map(|(_, y)| (*a, *x, *y)))
+        .expect("40 names share a bucket somewhere");
+    let links = [format!("{bucket:02X}{first}"), format!("{bucket:02X}{second}")];
+    let file = raw(&store, b"x");
+    let cid = shard(&store, links.iter().map(|name| (name.as_str(), file, 1)).collect(), |_| {});
+    assert!(matches!(list(&store, &cid), Err(UnixfsError::Malformed { .. })));
+}
+
+#[test]
+fn folders_are_listed_at_the_cap_of_entries_and_refused_beyond_it() {
+    let store = MemoryBlockstore::new();
+    let file = raw(&store, b"x");
+    let buckets: Vec<_> = ["a", "b", "c"].map(|name| (fastmurmur3::hash(name.as_bytes()) as u64 >> 56, name)).into();
+    let mut names: Vec<_> = buckets.iter().map(|(bucket, name)| format!("{bucket:02X}{name}")).collect();
+    names.sort();
+    let sharded = shard(&store, names.iter().map(|name| (name.as_str(), file, 1)).collect(), |_| {});
+    let flat = folder(&store, vec![("a", file, 1), ("b", file, 1), ("c", file, 1)]);
+    for cid in [sharded, flat] {
+        let up_to = |max| directory::entries_up_to(max, &store, &cid, node::load(&store, &cid).expect("loads"));
+        assert_eq!(up_to(3).expect("lists").len(), 3);
+        assert!(matches!(up_to(2), Err(UnixfsError::TooMany { max: 2, .. })));
+    }
+}
+
+#[test]
+fn links_of_one_node_are_taken_at_their_cap_and_refused_beyond_it() {
+    let store = MemoryBlockstore::new();
+    let tiny = Cid::try_from("bafkqaaa").expect("the empty identity CID");
+    let names: Vec<_> = (0..=dagmesh_core::limits::MAX_LINKS_PER_BLOCK).map(|n| format!("{n:05}")).collect();
+    let with = |count: usize| folder(&store, names[..count].iter().map(|name| (name.as_str(), tiny, 0)).collect());
+    assert_eq!(list(&store, &with(names.len() - 1)).expect("lists").len(), names.len() - 1);
+    assert!(matches!(list(&store, &with(names.len())), Err(UnixfsError::Malformed { .. })));
+}
+
+#[test]
 fn shards_of_other_widths_are_read() {
     let store = MemoryBlockstore::new();
     let file = raw(&store, b"x");

@@ -292,7 +292,7 @@ fn seeking_reads_no_block_that_it_skips() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn any_tree_comes_back(
