@@ -57,6 +57,19 @@ pub const MAX_FLAT_DIRECTORY_BYTES: usize = 256 * 1024;
 pub const MAX_NAME_BYTES: usize = 255;
 /// Deepest folder nesting on import and export.
 pub const MAX_FOLDER_DEPTH: usize = 256;
+/// Deepest nesting of one file's inner nodes: 174 links a node reach 2^64 bytes at 7; the trickle layout goes deeper.
+pub const MAX_FILE_DEPTH: usize = 32;
+/// Parts without bytes that one file may list: honest writers make none, and a reader must not walk 2^n of them.
+pub const MAX_EMPTY_PARTS: usize = 1024;
+/// Buckets of a HAMT shard that we write: the figure of every other implementation, so that CIDs agree.
+pub const HAMT_FANOUT: usize = 256;
+/// Most buckets of a HAMT shard that we read (UnixFS specification; CVE-2023-23625).
+pub const MAX_HAMT_FANOUT: u64 = 1024;
+/// Most entries of one directory that are listed or exported: about 600 MiB of memory.
+pub const MAX_DIRECTORY_ENTRIES: usize = 4_194_304;
+/// Most files, folders and symlinks that one export writes unless the caller allows more: a DAG of 20 KiB can name
+/// 2^256 of them.
+pub const MAX_EXPORT_ENTRIES: u64 = 16_777_216;
 
 // ---- CAR -------------------------------------------------------------------------------------------------------
 
