@@ -94,7 +94,7 @@ impl Batch<'_> {
         if self.put_row(Table::Pins, &cid.to_bytes(), cbor::to_vec(pin)?)? {
             self.counters.pins += 1;
         }
-        self.root(cid);
+        self.roots(|| [*cid]);
         Ok(())
     }
 
