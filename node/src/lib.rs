@@ -1,8 +1,10 @@
 //! A libp2p node that keeps content-addressed DAGs in sync between publishers and subscribers.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod error;
+pub mod http;
 pub mod identity;
 pub mod ticket;
 pub mod types;
