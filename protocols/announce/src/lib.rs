@@ -1,1 +1,33 @@
-//! To be written.
+//! Head announcements: how a publisher tells the mesh that its feed has moved.
+//!
+//! - [`Announcement`]: the message, IPNI's own format with our signed head inside, so that both worlds read it.
+//! - [`Validator`]: what to do with one that arrives: accept, ignore or reject, at once and without I/O.
+//! - [`Announcer`]: when to announce our own heads again, and what to do while nobody listens.
+//! - [`Answer`] and [`exchange`]: the direct announcement, one frame each way on a stream of its own.
+//! - [`topic`]: names of the gossip topics; [`reach`]: which addresses the public mesh may see.
+//! - `net` (feature `net`): the adapter to libp2p.
+//!
+//! Source: the announce message of go-libipni 0.7 (`announce/message`); the rest is dagmesh's own.
+
+mod announcer;
+mod answer;
+mod error;
+pub mod exchange;
+mod message;
+#[cfg(feature = "net")]
+pub mod net;
+mod rate;
+pub mod reach;
+mod state;
+pub mod topic;
+
+pub use announcer::{Announcer, AnnouncerConfig, Effect, Input, OwnFeed, PublishError};
+pub use answer::Answer;
+pub use error::AnnounceError;
+pub use message::Announcement;
+pub use multiaddr::Multiaddr;
+pub use reach::is_globally_reachable;
+pub use state::{
+    Acceptance, Ignored, Impostor, Origin, Publishers, Refused, Validator, ValidatorConfig, Verdict,
+    VerifiedAnnouncement,
+};

@@ -32,6 +32,11 @@ pub const MAX_SELECTOR_BYTES: usize = 4 * 1024;
 pub const MAX_SELECTOR_DEPTH: usize = 32;
 /// Most selector nodes in one selector.
 pub const MAX_SELECTOR_NODES: usize = 256;
+/// Most clauses in all the forms that one selector can take on its way down a DAG: bounds the work at each node. IPNI's
+/// chain with entries unfolds to 10; a path of 30 fields to 496.
+pub const MAX_SELECTOR_COST: usize = 1024;
+/// Most recursions inside one another: a chain of chains of trees needs three.
+pub const MAX_SELECTOR_RECURSIONS: usize = 4;
 /// Most links that wait to be walked. A frontier grows by the fanout at each level, so this allows 65,536 links at
 /// each of 16 levels.
 pub const MAX_FRONTIER_LINKS: usize = 1_048_576;
@@ -85,10 +90,25 @@ pub const MAX_ADDR_BYTES: usize = 512;
 pub const ANNOUNCEMENT_BURST: u32 = 32;
 /// Announcements a second and peer that are taken, after the burst.
 pub const ANNOUNCEMENTS_PER_SECOND: u32 = 4;
+/// How many times that rate and burst a neighbour on the topic has: it passes on the announcements of many publishers.
+pub const ANNOUNCEMENT_RELAY_FACTOR: u32 = 16;
 /// Publishers and relays whose rate is remembered at once; the one quiet for longest makes room.
 pub const MAX_RATED_PEERS: usize = 4096;
 /// Announcements remembered to drop duplicates.
 pub const MAX_SEEN_ANNOUNCEMENTS: usize = 8192;
+/// Within this time the same head is a duplicate, in milliseconds; after it, the head may travel once more, for those
+/// who came late. Not shorter than gossipsub's own duplicate cache (60 s).
+pub const DUPLICATE_WINDOW_MS: u64 = 60 * 1000;
+/// Feeds whose newest announced head is remembered, 2 KiB each at the most; the one quiet for longest makes room.
+pub const MAX_ANNOUNCED_FEEDS: usize = 8192;
+/// Feeds of our own that are announced: each is repeated for ever, and a node publishes a handful.
+pub const MAX_OWN_FEEDS: usize = 1024;
+/// Longest frame of an answer to a direct announcement: the reason and its envelope.
+pub const MAX_ANSWER_BYTES: usize = MAX_REASON_BYTES + 16;
+/// Direct announcements that are answered at once; a further one is dropped.
+pub const MAX_DIRECT_ANNOUNCEMENTS: usize = 64;
+/// Direct announcements that are answered at once for one peer.
+pub const MAX_DIRECT_ANNOUNCEMENTS_PER_PEER: usize = 4;
 
 // ---- dagsync ---------------------------------------------------------------------------------------------------
 
@@ -141,6 +161,8 @@ pub const MAX_FOLLOWS: usize = 4096;
 pub const MAX_SYNCS: usize = 8;
 /// Most providers tried for one sync.
 pub const MAX_PROVIDERS: usize = 16;
+/// Look-ups of the follower that run at once: questions for a head, searches for a peer or for providers.
+pub const MAX_LOOKUPS: usize = 32;
 /// First wait before a failed sync is tried again, in milliseconds; doubles up to the next figure.
 pub const RETRY_MIN_MS: u64 = 500;
 /// Longest wait before a failed sync is tried again, in milliseconds.
