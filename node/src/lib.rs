@@ -9,6 +9,7 @@ pub mod identity;
 pub mod store;
 pub mod ticket;
 pub mod types;
+pub mod upkeep;
 
 pub use api::Api;
 pub use error::{ErrorKind, NodeError};

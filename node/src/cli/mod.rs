@@ -31,23 +31,17 @@ use client::Client;
 use output::Output;
 
 pub use daemon::init_logs;
-pub use offline::OfflineStore;
 pub use output::{Failure, Outcome, Streams};
 
 /// What the commands need of the node.
 pub trait Backend: Send + Sync + 'static {
     /// A running node.
     type Api: Api;
-    /// Its store, opened without a node.
-    type Store: OfflineStore;
 
     /// Starts the node: store open, listening, feeds served. It answers when it can be used.
     ///
     /// Errors: the store is in use or damaged, an address cannot be listened on.
     fn start(&self, start: Start) -> impl Future<Output = Result<Arc<Self::Api>>> + Send;
-
-    /// Opens the store in `home` while no daemon runs there.
-    fn open_store(&self, home: &Home, config: &Config) -> Result<Self::Store>;
 }
 
 /// What a node is started with.

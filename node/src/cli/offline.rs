@@ -1,20 +1,25 @@
 //! Commands on the store alone, while no daemon runs.
 
-use super::{Backend, Client, Context};
+use std::{path::Path, sync::Arc};
+
+use super::{Client, Context};
 use crate::{
-    api::{ProgressSink, Result},
+    api::Result,
+    config::{Config, Home},
     error::{ErrorKind, NodeError},
-    types::{GcReport, GcRequest, RepoStat, VerifyReport},
+    store::Store,
+    upkeep,
 };
 
-/// A store without a node. The calls block on the disk.
-pub trait OfflineStore: Send + 'static {
-    /// Removes what nothing refers to.
-    fn gc(&self, request: GcRequest, progress: &ProgressSink) -> Result<GcReport>;
-    /// Hashes every block again.
-    fn verify(&self, progress: &ProgressSink) -> Result<VerifyReport>;
-    /// Its size.
-    fn stat(&self) -> Result<RepoStat>;
+/// Opens the store of a home where no daemon runs. It must exist: looking at it is no reason to make one. The call
+/// blocks on the disk.
+pub(super) fn open_store(home: &Home, config: &Config) -> Result<Arc<Store>> {
+    let dir = upkeep::store_dir(home, config);
+    if !dir.is_dir() {
+        let message = format!("there is no store in {}; `dagmesh daemon` creates it", dir.display());
+        return Err(NodeError::not_found(message));
+    }
+    Ok(Store::open_with(dir, &upkeep::store_options(config))?)
 }
 
 /// The daemon of our home where one answers.
@@ -27,21 +32,17 @@ pub(super) async fn live<B>(context: &Context<'_, B>) -> Result<Option<Client>> 
     }
 }
 
-/// Opens the store of our home and runs `work` on it, off the async threads. Not cancel-safe: dropped, `work` goes on
-/// until it is done.
-pub(super) async fn on_store<B: Backend, T: Send + 'static>(
+/// Opens the store of our home and runs `work` on it and its directory, off the async threads. Not cancel-safe:
+/// dropped, `work` goes on until it is done.
+pub(super) async fn on_store<B, T: Send + 'static>(
     context: &Context<'_, B>,
-    work: impl FnOnce(&B::Store) -> Result<T> + Send + 'static,
+    work: impl FnOnce(&Store, &Path) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let config = context.config()?.config;
-    let folder = config.store.path.clone().unwrap_or_else(|| context.home.store_dir());
-    if !folder.is_dir() {
-        return Err(NodeError::not_found(format!(
-            "there is no store in {}; `dagmesh daemon` creates it",
-            folder.display()
-        )));
-    }
-    let store = context.backend.open_store(&context.home, &config)?;
-    let done = tokio::task::spawn_blocking(move || work(&store)).await;
-    done.unwrap_or_else(|error| Err(NodeError::other(format!("the work on the store broke off: {error}"))))
+    let (home, config) = (context.home.clone(), context.config()?.config);
+    let working = tokio::task::spawn_blocking(move || {
+        let store = open_store(&home, &config)?;
+        work(&store, &upkeep::store_dir(&home, &config))
+    });
+    let broke = |error| NodeError::other(format!("the work on the store broke off: {error}"));
+    working.await.unwrap_or_else(|error| Err(broke(error)))
 }

@@ -1,10 +1,12 @@
 //! `gc`, `repo verify`, `repo stat`: the store, with or without a daemon.
 
+use std::path::Path;
+
+use cid::Cid;
 use serde::de::DeserializeOwned;
 
 use super::{
     Backend, Context, Outcome, offline,
-    offline::OfflineStore,
     output::{count, fields, size},
     progress::Bar,
 };
@@ -12,7 +14,9 @@ use crate::{
     api::{ProgressSink, Result},
     cli::client::Watcher,
     error::NodeError,
+    store::Store,
     types::{Done, GcReport, GcRequest, RepoStat, VerifyReport},
+    upkeep,
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -41,7 +45,7 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
         Command::Gc { dry_run } => {
             let ask = GcRequest { dry_run };
             let report: GcReport =
-                on_either(context, "gc", ask, move |store: &B::Store, sink| store.gc(ask, sink)).await?;
+                on_either(context, "gc", ask, move |store, _, sink| upkeep::gc(store, &[], ask, sink)).await?;
             context.output.result(&report, |report| {
                 let (blocks, bytes) = (count(report.removed, "block"), size(report.bytes));
                 match report.dry_run {
@@ -52,30 +56,34 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
         }
         Command::Repo(Repo::Verify) => {
             let report: VerifyReport =
-                on_either(context, "repo/verify", Done {}, |store: &B::Store, sink| store.verify(sink)).await?;
+                on_either(context, "repo/verify", Done {}, |store, _, sink| upkeep::verify(store, sink)).await?;
             context.output.result(&report, |report| {
                 let sound = format!("checked {} ({})", count(report.checked, "block"), size(report.bytes));
-                let damaged = report.damaged_cids.iter().map(|cid| format!("\ndamaged  {cid}")).collect::<String>();
-                format!("{sound}{damaged}")
+                let named =
+                    |what: &str, cids: &[Cid]| cids.iter().map(|cid| format!("\n{what}  {cid}")).collect::<String>();
+                format!("{sound}{}{}", named("damaged", &report.damaged_cids), named("missing", &report.missing_cids))
             })?;
-            match report.damaged {
-                0 => Ok(()),
-                n => Err(NodeError::verification(format!(
-                    "{} did not match: put aside, and fetched again when a sync asks for it",
-                    count(n, "block")
-                ))
-                .into()),
+            if report.damaged + report.missing == 0 {
+                return Ok(());
             }
+            Err(NodeError::verification(format!(
+                "{} did not match and were put aside, {} that something needs are not held; a sync that asks for \
+                 them fetches them again",
+                count(report.damaged, "block"),
+                count(report.missing, "block")
+            ))
+            .into())
         }
         Command::Repo(Repo::Stat) => {
-            let stat: RepoStat = on_either(context, "repo/stat", Done {}, |store: &B::Store, _| store.stat()).await?;
+            let stat: RepoStat =
+                on_either(context, "repo/stat", Done {}, |store, dir, _| Ok(upkeep::stat(store, dir))).await?;
             context.output.result(&stat, |stat| {
                 fields(&[
                     ("store", stat.path.display().to_string()),
                     ("blocks", stat.blocks.to_string()),
                     ("bytes", size(stat.bytes)),
                     ("on disk", size(stat.disk_bytes)),
-                    ("free", stat.free_bytes.map_or("unknown".into(), size)),
+                    ("feeds", format!("{} own, {} followed", stat.feeds, stat.follows)),
                     ("put aside", count(stat.quarantined, "damaged block")),
                 ])
             })
@@ -88,14 +96,14 @@ async fn on_either<B: Backend, T: DeserializeOwned + Send + 'static>(
     context: &mut Context<'_, B>,
     command: &str,
     ask: impl serde::Serialize,
-    work: impl FnOnce(&B::Store, &ProgressSink) -> Result<T> + Send + 'static,
+    work: impl FnOnce(&Store, &Path, &ProgressSink) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let mut bar = Bar::new(&context.output);
     if let Some(client) = offline::live(context).await? {
         return client.call_watched(command, &ask, &mut bar).await;
     }
     let (sink, mut reports) = ProgressSink::channel();
-    let mut working = std::pin::pin!(offline::on_store(context, move |store| work(store, &sink)));
+    let mut working = std::pin::pin!(offline::on_store(context, move |store, dir| work(store, dir, &sink)));
     loop {
         tokio::select! {
             done = &mut working => return done,
