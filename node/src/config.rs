@@ -6,7 +6,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use dagmesh_core::limits;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -59,10 +59,10 @@ impl fmt::Display for Profile {
     }
 }
 
-/// Whether the node serves the DHT.
+/// Whether the node answers Kademlia queries of others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum DhtMode {
+pub enum KadMode {
     /// As soon as a peer has confirmed one of our addresses.
     #[default]
     Auto,
@@ -70,8 +70,6 @@ pub enum DhtMode {
     Client,
     /// At once.
     Server,
-    /// No DHT at all.
-    Off,
 }
 
 /// `[swarm]`
@@ -80,7 +78,7 @@ pub enum DhtMode {
 pub struct SwarmConfig {
     /// The set of defaults that all else starts from.
     pub profile: Profile,
-    /// Addresses to listen on.
+    /// Addresses to listen on. `<relay>/p2p-circuit` asks that relay for a place.
     #[serde(deserialize_with = "several")]
     #[schemars(with = "Vec<String>")]
     pub listen: Vec<Multiaddr>,
@@ -102,37 +100,40 @@ pub struct SwarmConfig {
     pub max_connections_per_peer: u32,
     /// Relays connections for others.
     pub relay_server: bool,
-    /// Relays to be reachable through, each ending with `/p2p/<peer>`.
-    #[serde(deserialize_with = "several")]
-    #[schemars(with = "Vec<String>")]
-    pub relays: Vec<Multiaddr>,
     /// Finds peers on the local network.
     pub mdns: bool,
     /// Asks the router for an open port.
     pub upnp: bool,
-    /// Whether the node serves the DHT.
-    pub dht: DhtMode,
-    /// Dials and tells addresses of private and loopback ranges.
-    pub private_addrs: bool,
+    /// Has own addresses tested by peers, and tests theirs.
+    pub autonat: bool,
+    /// Upgrades relayed connections to direct ones.
+    pub hole_punching: bool,
+    /// Whether Kademlia queries of others are answered.
+    pub kad_mode: KadMode,
 }
 
 impl Default for SwarmConfig {
     fn default() -> Self {
         Self {
             profile: Profile::default(),
-            listen: addrs(&["/ip4/0.0.0.0/tcp/4101", "/ip4/0.0.0.0/udp/4101/quic-v1"]),
+            listen: addrs(&[
+                "/ip4/0.0.0.0/tcp/4101",
+                "/ip6/::/tcp/4101",
+                "/ip4/0.0.0.0/udp/4101/quic-v1",
+                "/ip6/::/udp/4101/quic-v1",
+            ]),
             external: Vec::new(),
             bootstrap: Vec::new(),
-            network: "main".into(),
+            network: "mainnet".into(),
             psk: None,
             max_connections: limits::MAX_CONNECTIONS,
             max_connections_per_peer: limits::MAX_CONNECTIONS_PER_PEER,
             relay_server: false,
-            relays: Vec::new(),
             mdns: false,
             upnp: false,
-            dht: DhtMode::Auto,
-            private_addrs: true,
+            autonat: true,
+            hole_punching: true,
+            kad_mode: KadMode::Auto,
         }
     }
 }
@@ -166,13 +167,11 @@ pub struct StoreConfig {
     pub path: Option<PathBuf>,
     /// Bytes of the disk that are left free: writes stop before.
     pub reserve_bytes: u64,
-    /// Bytes of memory for its cache.
-    pub cache_bytes: u64,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { path: None, reserve_bytes: 256 * 1024 * 1024, cache_bytes: 64 * 1024 * 1024 }
+        Self { path: None, reserve_bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -251,22 +250,25 @@ impl Config {
         match profile {
             Profile::Public => {
                 swarm.bootstrap = addrs(&PUBLIC_BOOTSTRAP);
-                swarm.private_addrs = false;
                 swarm.upnp = true;
             }
             Profile::Lan => {
                 swarm.network = "lan".into();
                 swarm.mdns = true;
-                swarm.dht = DhtMode::Server;
+                swarm.kad_mode = KadMode::Server;
             }
             Profile::Private => {
                 swarm.network = "private".into();
-                swarm.dht = DhtMode::Server;
+                // A pre-shared key protects a plain byte stream, and QUIC is none.
+                swarm.listen = addrs(&["/ip4/0.0.0.0/tcp/4101", "/ip6/::/tcp/4101"]);
+                swarm.kad_mode = KadMode::Server;
             }
             Profile::Test => {
                 swarm.network = "test".into();
                 swarm.listen = addrs(&["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]);
-                swarm.dht = DhtMode::Server;
+                swarm.kad_mode = KadMode::Server;
+                swarm.autonat = false;
+                swarm.hole_punching = false;
                 config.api.listen = ApiAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
                 config.store.reserve_bytes = 0;
             }
@@ -283,27 +285,25 @@ impl Config {
             }
         };
         let swarm = &self.swarm;
-        for (key, addrs) in [("swarm.bootstrap", &swarm.bootstrap), ("swarm.relays", &swarm.relays)] {
-            for addr in addrs {
+        for addr in &swarm.bootstrap {
+            refuse(
+                !matches!(addr.iter().last(), Some(Protocol::P2p(_))),
+                format!("swarm.bootstrap: {addr} does not say who is there; append /p2p/ and the peer id"),
+            );
+        }
+        if let Some(psk) = &swarm.psk {
+            refuse(!psk.is_file(), format!("swarm.psk: there is no file {}", psk.display()));
+            for addr in &swarm.listen {
                 refuse(
-                    !matches!(addr.iter().last(), Some(libp2p::multiaddr::Protocol::P2p(_))),
-                    format!("{key}: {addr} does not say who is there; append /p2p/ and the peer id"),
+                    addr.iter().any(|part| matches!(part, Protocol::Udp(_) | Protocol::Ws(_) | Protocol::Wss(_))),
+                    format!("swarm.listen: {addr} cannot be used with swarm.psk; only plain TCP can"),
                 );
             }
         }
         refuse(
-            swarm.profile == Profile::Private && swarm.psk.is_none(),
-            "swarm.psk: the profile `private` needs the file of a pre-shared key; set swarm.psk, or take the profile \
-             `lan`"
-                .into(),
-        );
-        if let Some(psk) = &swarm.psk {
-            refuse(!psk.is_file(), format!("swarm.psk: there is no file {}", psk.display()));
-        }
-        refuse(
             swarm.network.is_empty() || swarm.network.len() > 64 || !swarm.network.chars().all(is_network_letter),
             format!(
-                "swarm.network: {:?} is no name of a network; take 1 to 64 letters, digits, '-', '_' and '.'",
+                "swarm.network: {:?} is no name of a network; take 1 to 64 lowercase letters, digits, '-', '_' and '.'",
                 swarm.network
             ),
         );
@@ -341,7 +341,7 @@ impl Config {
 }
 
 fn is_network_letter(letter: char) -> bool {
-    letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.')
+    letter.is_ascii_lowercase() || letter.is_ascii_digit() || matches!(letter, '-' | '_' | '.')
 }
 
 /// Where the local API listens.
@@ -424,15 +424,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_profile_but_the_private_one_stands_by_itself() {
-        for profile in [Profile::Public, Profile::Lan, Profile::Test] {
-            assert_eq!(Config::of_profile(profile).problems(), Vec::<String>::new(), "{profile}");
+    fn every_profile_stands_by_itself() {
+        for (profile, listen) in [(Profile::Public, 4), (Profile::Lan, 4), (Profile::Private, 2), (Profile::Test, 2)] {
+            let config = Config::of_profile(profile);
+            assert_eq!(config.problems(), Vec::<String>::new(), "{profile}");
+            assert_eq!(config.swarm.listen.len(), listen, "{profile}");
         }
-        let private = Config::of_profile(Profile::Private).problems();
-        assert!(private.len() == 1 && private[0].starts_with("swarm.psk"), "{private:?}");
         assert_eq!(Config::of_profile(Profile::Public).swarm.bootstrap.len(), PUBLIC_BOOTSTRAP.len());
-        assert_eq!(Config::default().swarm.listen.len(), 2);
-        assert_eq!(Config::of_profile(Profile::Test).swarm.listen.len(), 2);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_named_by_its_key() {
+        let mut config = Config::of_profile(Profile::Lan);
+        config.swarm.psk = Some("/no/such.key".into());
+        config.swarm.network = "No Name".into();
+        config.swarm.bootstrap = addrs(&["/ip4/192.0.2.1/tcp/4101"]);
+        config.sync.max_syncs = 0;
+        config.log.level = "info=loud=".into();
+        let problems = config.problems().join("\n");
+        for part in [
+            "swarm.psk: there is no file /no/such.key",
+            "swarm.listen: /ip4/0.0.0.0/udp/4101/quic-v1",
+            "swarm.network",
+            "append /p2p/",
+            "sync.max_syncs: 0",
+            "log.level",
+        ] {
+            assert!(problems.contains(part), "{part} is not in {problems}");
+        }
     }
 
     #[test]

@@ -324,7 +324,7 @@ mod tests {
             let loaded = Loaded::load(sources).expect("a config");
             (loaded.config.swarm.network.clone(), origin(&loaded, "swarm.network"))
         };
-        assert_eq!(network(&sources), ("main".into(), "default".into()));
+        assert_eq!(network(&sources), ("mainnet".into(), "default".into()));
         sources.user_file = Some(file(folder.path(), "user.toml", "[swarm]\nprofile = 'test'"));
         assert_eq!(network(&sources), ("test".into(), "profile test".into()));
         let user = file(folder.path(), "user.toml", "[swarm]\nprofile = 'test'\nnetwork = 'user'");

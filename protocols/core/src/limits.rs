@@ -199,6 +199,10 @@ pub const MAX_PENDING_OUTBOUND: u32 = 128;
 pub const MAX_PERSISTED_PEERS: usize = 1024;
 /// Longest body of a request to the local API.
 pub const MAX_API_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Connections with the local API at once; the next one waits until one closes.
+pub const MAX_API_CONNECTIONS: usize = 256;
+/// How long a client of the local API may take to send the head of its request, in seconds.
+pub const API_HEADER_TIMEOUT_SECS: u64 = 10;
 /// Longest ticket, in characters: 32 addresses of the usual length fit, and so does a line of a chat.
 pub const MAX_TICKET_CHARS: usize = 8 * 1024;
 /// How long a stopping node waits for its parts, in seconds, before it leaves them.
