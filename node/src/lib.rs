@@ -1,1 +1,3 @@
-//! To be written.
+//! The dagmesh node as a library.
+
+pub mod swarm;
