@@ -207,3 +207,60 @@ pub const API_HEADER_TIMEOUT_SECS: u64 = 10;
 pub const MAX_TICKET_CHARS: usize = 8 * 1024;
 /// How long a stopping node waits for its parts, in seconds, before it leaves them.
 pub const SHUTDOWN_SECS: u64 = 10;
+
+// ---- The swarm -------------------------------------------------------------------------------------------------
+
+/// Inbound connections, of [`MAX_CONNECTIONS`]: strangers that dial us cannot take the places of those we dial.
+pub const MAX_INBOUND_CONNECTIONS: u32 = 384;
+/// Share of the machine's memory over which no new connection is taken.
+pub const MAX_MEMORY_SHARE: f64 = 0.9;
+/// Topics that one peer may subscribe to, and that a node itself may. go-libp2p-pubsub nodes use a handful.
+pub const MAX_TOPICS: usize = 100;
+/// Subscriptions in one message of a peer; beyond it the message's subscriptions are dropped unread.
+pub const MAX_SUBSCRIPTIONS_PER_MESSAGE: usize = 1024;
+/// Longest name of a topic, in bytes.
+pub const MAX_TOPIC_BYTES: usize = 256;
+/// Largest gossip message, its envelope included: the default of every gossipsub implementation.
+pub const MAX_GOSSIP_BYTES: usize = 64 * 1024;
+/// Accepted gossip messages that wait for the node; when full, a message is ignored and counted.
+pub const GOSSIP_QUEUE: usize = 1024;
+/// Keys that a node provides itself.
+pub const MAX_PROVIDED_KEYS: usize = 65_536;
+/// Keys of others whose provider records a node holds.
+pub const MAX_KAD_PROVIDER_KEYS: usize = 65_536;
+/// Keys that one peer may have provider records for at one node: a flood of one peer leaves room for the rest.
+pub const MAX_KAD_KEYS_PER_PROVIDER: usize = 4096;
+/// Providers held for one key: the replication factor of Kademlia.
+pub const MAX_PROVIDERS_PER_KEY: usize = 20;
+/// Records held for others and of our own.
+pub const MAX_KAD_RECORDS: usize = 4096;
+/// Largest value of a record: an IPNS record has at most 10 KiB; the rest is room for other kinds.
+pub const MAX_KAD_RECORD_BYTES: usize = 16 * 1024;
+/// Longest key of a record or of a provider record: a multihash of 64 bytes behind a prefix.
+pub const MAX_KAD_KEY_BYTES: usize = 128;
+/// Addresses kept of one peer.
+pub const MAX_ADDRS_PER_PEER: usize = 10;
+/// Peers whose addresses are kept in memory; the one unused for longest makes room.
+pub const MAX_KNOWN_PEERS: usize = 4096;
+/// Own address candidates whose reachability is remembered; the oldest makes room.
+pub const MAX_ADDRESS_CANDIDATES: usize = 64;
+/// Protocols kept of one peer: honest ones have under 50.
+pub const MAX_PROTOCOLS_PER_PEER: usize = 128;
+/// Longest text that a peer says about itself and that is kept, in bytes.
+pub const MAX_AGENT_BYTES: usize = 128;
+/// Kademlia queries of callers that run at once; the next one is refused as busy.
+pub const MAX_QUERIES: usize = 256;
+/// First wait before a node without any connection dials again, in milliseconds; doubles up to the next figure.
+pub const REDIAL_MIN_MS: u64 = 500;
+/// Longest wait before a node without any connection dials again, in milliseconds.
+pub const REDIAL_MAX_MS: u64 = 60_000;
+/// Peers dialled at once where there is no connection left.
+pub const REDIAL_PEERS: usize = 8;
+/// How long one dial may take, with the search for addresses, in seconds.
+pub const DIAL_TIMEOUT_SECS: u64 = 30;
+/// How long one Kademlia query may take, in seconds.
+pub const QUERY_TIMEOUT_SECS: u64 = 60;
+/// How long an unused connection stays open, in seconds.
+pub const IDLE_CONNECTION_SECS: u64 = 60;
+/// How long a listener may take to report its first address, in seconds.
+pub const LISTEN_TIMEOUT_SECS: u64 = 5;
