@@ -26,15 +26,19 @@ pub const MAX_MESSAGE_DEPTH: usize = 64;
 
 // ---- Selectors and traversal -----------------------------------------------------------------------------------
 
-/// Longest encoded selector: the largest one in use (IPNI's chain with entries) has under 200 bytes.
-pub const MAX_SELECTOR_BYTES: usize = 4 * 1024;
+/// Longest encoded selector, all its forms together (see the cost): the largest one in use (IPNI's chain with entries)
+/// takes 260 bytes so, a path of 30 fields 10 KiB.
+pub const MAX_SELECTOR_BYTES: usize = 16 * 1024;
 /// Deepest nesting of selector nodes: graphsync's limit is 100; those in use stay under 10.
 pub const MAX_SELECTOR_DEPTH: usize = 32;
 /// Most selector nodes in one selector.
-pub const MAX_SELECTOR_NODES: usize = 256;
+pub const MAX_SELECTOR_NODES: usize = 512;
 /// Most clauses in all the forms that one selector can take on its way down a DAG: bounds the work at each node. IPNI's
-/// chain with entries unfolds to 10; a path of 30 fields to 496.
-pub const MAX_SELECTOR_COST: usize = 1024;
+/// chain with entries has 10; a path of 30 fields 496.
+pub const MAX_SELECTOR_COST: usize = 512;
+/// Most clauses of a selector that are tried against the entries of one block: 2 MiB of entries with a selector of two
+/// clauses, about a second of work with the worst of selectors.
+pub const MAX_SELECT_WORK: usize = 4 * 1024 * 1024;
 /// Most recursions inside one another: a chain of chains of trees needs three.
 pub const MAX_SELECTOR_RECURSIONS: usize = 4;
 /// Most links that wait to be walked. A frontier grows by the fanout at each level, so this allows 65,536 links at
