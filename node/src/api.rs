@@ -1,0 +1,130 @@
+//! What a node offers to the local API and the commands: one method a command.
+
+use std::{future::Future, pin::Pin};
+
+use bytes::Bytes;
+use futures::Stream;
+use tokio::sync::mpsc;
+
+use crate::{
+    error::NodeError,
+    types::{
+        AddRequest, Added, AnnounceRequest, Announced, BlockPut, CarImported, CatRequest, CidRequest, ConnectRequest,
+        Connected, DagGetRequest, DagImportRequest, DagPutRequest, DagStat, DirEntry, Event, Follow, FollowRequest,
+        GcReport, GcRequest, GetRequest, Gotten, Head, HeadRequest, Identity, PeerInfo, Progress, PublishRequest,
+        Published, RepoStat, Status, SyncRequest, Synced, TicketMade, TicketRequest, UnfollowRequest, Unfollowed,
+        VerifyReport,
+    },
+};
+
+/// What a method answers.
+pub type Result<T> = std::result::Result<T, NodeError>;
+/// Bytes in pieces; an error ends them.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+/// Events, until the node stops. A watcher that is too slow is given [`Event::Lagged`].
+pub type EventStream = Pin<Box<dyn Stream<Item = Event> + Send>>;
+
+/// Reports that wait for a client to read them; the next one makes them stale anyway.
+const PROGRESS_QUEUE: usize = 16;
+
+/// Where a long method reports how far it is. Cheap to clone and to call; reports nobody takes in time are dropped.
+#[derive(Debug, Clone, Default)]
+pub struct ProgressSink(Option<mpsc::Sender<Progress>>);
+
+impl ProgressSink {
+    /// A sink and the end its reports come out of.
+    pub fn channel() -> (Self, mpsc::Receiver<Progress>) {
+        let (sender, receiver) = mpsc::channel(PROGRESS_QUEUE);
+        (Self(Some(sender)), receiver)
+    }
+
+    /// A sink that drops all.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Reports `progress`, or drops it where the queue is full or nobody listens.
+    pub fn send(&self, progress: Progress) {
+        if let Some(sender) = &self.0 {
+            let _ = sender.try_send(progress);
+        }
+    }
+
+    /// Whether nobody listens: reports need not be made.
+    pub fn is_closed(&self) -> bool {
+        self.0.as_ref().is_none_or(mpsc::Sender::is_closed)
+    }
+}
+
+/// One method a command.
+///
+/// Every method may be dropped before it answers: that ends its work (a sync stops at the next checkpoint and can be
+/// taken up again; an import leaves blocks that `gc` removes), and never harms the store. An implementation may write
+/// `async fn` for each. Sizes, times and names are those of [`types`](crate::types); every error names what was tried.
+pub trait Api: Send + Sync + 'static {
+    /// Who we are and where we can be dialled.
+    fn id(&self) -> impl Future<Output = Result<Identity>> + Send;
+    /// How we are doing.
+    fn status(&self) -> impl Future<Output = Result<Status>> + Send;
+    /// Who is connected.
+    fn peers(&self) -> impl Future<Output = Result<Vec<PeerInfo>>> + Send;
+    /// Dials a peer and waits until the connection stands.
+    fn connect(&self, request: ConnectRequest) -> impl Future<Output = Result<Connected>> + Send;
+
+    /// Imports a file or folder.
+    fn add(&self, request: AddRequest, progress: ProgressSink) -> impl Future<Output = Result<Added>> + Send;
+    /// Writes a file or folder to disk.
+    fn get(&self, request: GetRequest, progress: ProgressSink) -> impl Future<Output = Result<Gotten>> + Send;
+    /// The content of a file.
+    fn cat(&self, request: CatRequest) -> impl Future<Output = Result<ByteStream>> + Send;
+    /// The entries of a folder.
+    fn ls(&self, request: CidRequest) -> impl Future<Output = Result<Vec<DirEntry>>> + Send;
+
+    /// Stores one block.
+    fn dag_put(&self, request: DagPutRequest) -> impl Future<Output = Result<BlockPut>> + Send;
+    /// The bytes of one block.
+    fn dag_get(&self, request: DagGetRequest) -> impl Future<Output = Result<Bytes>> + Send;
+    /// The size of a DAG.
+    fn dag_stat(&self, request: CidRequest, progress: ProgressSink) -> impl Future<Output = Result<DagStat>> + Send;
+    /// Takes the blocks of a CAR.
+    fn dag_import(
+        &self,
+        request: DagImportRequest,
+        progress: ProgressSink,
+    ) -> impl Future<Output = Result<CarImported>> + Send;
+    /// A DAG as a CAR of version 1.
+    fn dag_export(&self, request: CidRequest) -> impl Future<Output = Result<ByteStream>> + Send;
+
+    /// Appends an entry to a feed and moves its head.
+    fn publish(
+        &self,
+        request: PublishRequest,
+        progress: ProgressSink,
+    ) -> impl Future<Output = Result<Published>> + Send;
+    /// A signed head, our own or a peer's.
+    fn head(&self, request: HeadRequest) -> impl Future<Output = Result<Head>> + Send;
+    /// Announces a head again.
+    fn announce(&self, request: AnnounceRequest) -> impl Future<Output = Result<Announced>> + Send;
+    /// Follows a feed; with `wait`, answers when it is in sync.
+    fn follow(&self, request: FollowRequest, progress: ProgressSink) -> impl Future<Output = Result<Follow>> + Send;
+    /// What is followed, and how far it is.
+    fn follows(&self) -> impl Future<Output = Result<Vec<Follow>>> + Send;
+    /// Follows no longer.
+    fn unfollow(&self, request: UnfollowRequest) -> impl Future<Output = Result<Unfollowed>> + Send;
+    /// One explicit sync.
+    fn sync(&self, request: SyncRequest, progress: ProgressSink) -> impl Future<Output = Result<Synced>> + Send;
+    /// The events from now on.
+    fn watch(&self) -> impl Future<Output = Result<EventStream>> + Send;
+    /// One string that leads to a feed of ours.
+    fn ticket(&self, request: TicketRequest) -> impl Future<Output = Result<TicketMade>> + Send;
+
+    /// Removes what nothing refers to.
+    fn gc(&self, request: GcRequest, progress: ProgressSink) -> impl Future<Output = Result<GcReport>> + Send;
+    /// Hashes every block again.
+    fn repo_verify(&self, progress: ProgressSink) -> impl Future<Output = Result<VerifyReport>> + Send;
+    /// The size of the store.
+    fn repo_stat(&self) -> impl Future<Output = Result<RepoStat>> + Send;
+    /// Stops the node: producers, swarm, store, within [`SHUTDOWN_SECS`](dagmesh_core::limits::SHUTDOWN_SECS). A
+    /// second call waits for the first.
+    fn shutdown(&self) -> impl Future<Output = Result<()>> + Send;
+}

@@ -1,0 +1,74 @@
+//! How values without a text form of their own in serde are written: CIDs as text, bytes as base64.
+
+use std::fmt::Display;
+
+use cid::Cid;
+use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+fn parse<E: serde::de::Error>(text: &str) -> Result<Cid, E> {
+    dagmesh_dag::hash::parse_cid(text).map_err(E::custom)
+}
+
+/// A CID.
+pub mod one {
+    use super::*;
+
+    /// Writes it as text.
+    pub fn serialize<S: Serializer>(cid: &(impl Display + ?Sized), serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(cid)
+    }
+
+    /// Reads it from text, against the allow-list of codecs and hashes.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cid, D::Error> {
+        parse(&String::deserialize(deserializer)?)
+    }
+}
+
+/// A CID or none.
+pub mod option {
+    use super::*;
+
+    /// Writes it as text or null.
+    pub fn serialize<S: Serializer>(cid: &Option<Cid>, serializer: S) -> Result<S::Ok, S::Error> {
+        match cid {
+            Some(cid) => serializer.collect_str(cid),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads it from text or null.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cid>, D::Error> {
+        Option::<String>::deserialize(deserializer)?.as_deref().map(parse).transpose()
+    }
+}
+
+/// Several CIDs.
+pub mod list {
+    use super::*;
+
+    /// Writes a list of texts.
+    pub fn serialize<S: Serializer>(cids: &[Cid], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(cids.iter().map(Cid::to_string))
+    }
+
+    /// Reads a list of texts.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cid>, D::Error> {
+        Vec::<String>::deserialize(deserializer)?.iter().map(|text| parse(text)).collect()
+    }
+}
+
+/// Bytes.
+pub mod base64 {
+    use super::*;
+    use data_encoding::BASE64;
+
+    /// Writes them as padded base64.
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(bytes))
+    }
+
+    /// Reads them from padded base64.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        BASE64.decode(String::deserialize(deserializer)?.as_bytes()).map_err(D::Error::custom)
+    }
+}

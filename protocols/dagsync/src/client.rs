@@ -1,0 +1,512 @@
+//! The fetching side: walks along with the server, verifies each block before it follows one link of it, and stores.
+//!
+//! [`Fetch`] holds the walk and every rule, without I/O but the store's;
+//! [`transfer`](crate::transfer) drives it over a stream.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use cid::{Cid, multihash::Multihash};
+use dagmesh_core::limits;
+use dagmesh_dag::{
+    Block, BlockError, Blockstore, Codec, StoreError,
+    walk::{Root, Visit, Walk, WalkConfig, WalkError},
+};
+
+use crate::message::{End, Frame, MessageError, Request, Status};
+
+/// What to fetch.
+#[derive(Debug, Clone, Default)]
+pub struct FetchConfig {
+    /// Links that are neither fetched nor walked.
+    pub stop: Vec<Cid>,
+    /// Blocks of one request at the most: the segment. `None` leaves it to the server.
+    pub segment: Option<u64>,
+}
+
+/// What a hook wants done after a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// Leave what has not been walked yet, and go on from this CID with the selector of the first root.
+    Next(Cid),
+    /// End the sync with this reason.
+    Fail(String),
+}
+
+/// Where a sync stands when what it has stored has become durable.
+#[derive(Debug)]
+pub struct Checkpoint<'a> {
+    /// The closures of so many roots, counted from the first, are whole and durable.
+    pub roots_done: usize,
+    /// Links still to walk, in order, each with the index of its root.
+    pub frontier: &'a [(usize, Root)],
+    /// What was moved so far.
+    pub stats: FetchStats,
+}
+
+/// What came of one frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The answer goes on.
+    More,
+    /// The answer is over.
+    End(End),
+    /// A hook sent the walk elsewhere: drop the stream and make the next request.
+    Redirected,
+}
+
+/// Looks on while a sync runs. Called on the thread that stores blocks, in walk order.
+pub trait Observer: Send + 'static {
+    /// A block under root `root` was walked: one received just now and verified, or (`received` false) one that the
+    /// store held; the latter only where [`wants_held`](Self::wants_held).
+    fn block(&mut self, _root: usize, _visit: &Visit, _block: &Block, _received: bool) -> Flow {
+        Flow::Continue
+    }
+
+    /// Whether blocks that the store already held are shown too. Without it, held leaves are not even read.
+    fn wants_held(&self) -> bool {
+        false
+    }
+
+    /// All blocks walked so far are durable. An error ends the sync.
+    fn checkpoint(&mut self, _checkpoint: Checkpoint<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Looks at nothing.
+impl Observer for () {}
+
+/// What a sync moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FetchStats {
+    /// Blocks received and stored.
+    pub blocks: u64,
+    /// Bytes of those blocks.
+    pub bytes: u64,
+    /// Blocks walked that the store held already.
+    pub from_cache: u64,
+    /// Blocks received that the store held already; passed over.
+    pub repeated: u64,
+    /// Requests made.
+    pub segments: u64,
+}
+
+/// Why a sync cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The peer sent bytes that are not the block they claim to be.
+    #[error("the peer sent a false block: {0}")]
+    FalseBlock(#[from] BlockError),
+    /// The peer sent a block that the walk does not ask for.
+    #[error("the peer sent {got} where {expected} was next")]
+    Unasked {
+        /// What came.
+        got: Box<Cid>,
+        /// What the walk asks for next; nothing where it is at its end.
+        expected: String,
+    },
+    /// The peer sent too many blocks again that were held already.
+    #[error("the peer sent {0} blocks that are held already")]
+    Repeated(u64),
+    /// The peer sent more than it was asked for.
+    #[error("the peer sent more than the {0} blocks it was asked for")]
+    OverBudget(u64),
+    /// The peer sent a frame that is none.
+    #[error("the peer sent a bad frame: {0}")]
+    Message(#[from] MessageError),
+    /// The peer says it is done, and yet did not send what it was asked for.
+    #[error("the peer ended without sending {0}")]
+    Withheld(Box<Cid>),
+    /// The peer refuses.
+    #[error("the peer refuses: {0}")]
+    Refused(String),
+    /// The peer has no room now.
+    #[error("the peer is busy: {0}")]
+    Busy(String),
+    /// The peer failed.
+    #[error("the peer failed: {0}")]
+    Failed(String),
+    /// Blocks that no provider held.
+    #[error("{count} blocks are missing at the peer, the first is {first}")]
+    Missing {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        first: Box<Cid>,
+    },
+    /// The DAG itself cannot be walked.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    /// Our store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A hook ended it.
+    #[error("ended by a hook: {0}")]
+    Hook(String),
+    /// The stream failed.
+    #[error("the stream failed: {0}")]
+    Stream(String),
+    /// The peer is too slow.
+    #[error("the peer is too slow: {0}")]
+    TooSlow(#[from] crate::rate::TooSlow),
+}
+
+impl FetchError {
+    /// Whether the peer broke the protocol, so that it is to be penalised and another one asked.
+    pub fn is_bad_peer(&self) -> bool {
+        matches!(
+            self,
+            Self::FalseBlock(_)
+                | Self::Unasked { .. }
+                | Self::Repeated(_)
+                | Self::OverBudget(_)
+                | Self::Message(_)
+                | Self::Withheld(_)
+        )
+    }
+
+    /// Whether no other peer can help: our store, our hook, or the DAG itself.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Walk(_) | Self::Store(_) | Self::Hook(_))
+    }
+}
+
+/// One sync: a walk over roots, fed by one provider after another.
+pub struct Fetch<O> {
+    store: Arc<dyn Blockstore>,
+    observer: O,
+    config: FetchConfig,
+    walk: Walk,
+    /// The index of each root of `walk` among the roots that the caller gave.
+    origins: Vec<usize>,
+    /// The visit that the next block must answer.
+    current: Option<Visit>,
+    /// Visits whose block the provider did not hold.
+    missing: Vec<(usize, Root)>,
+    batch: Batch,
+    since_checkpoint: (usize, usize),
+    /// How many blocks the running request asked for, and how many it has brought.
+    budget: u64,
+    received: u64,
+    /// Whether the running request has brought anything that was asked for.
+    answered: bool,
+    /// A hook has sent the walk elsewhere: what the running request still brings is of no use.
+    redirected: bool,
+    first_root: Option<Root>,
+    stats: FetchStats,
+}
+
+/// Blocks that are verified and not yet stored.
+#[derive(Default)]
+struct Batch {
+    blocks: Vec<Block>,
+    bytes: usize,
+    index: HashMap<Multihash<64>, Bytes>,
+}
+
+impl<O: Observer> Fetch<O> {
+    /// A sync of `roots`, in order, or of a frontier that an earlier one saved: each root with the index it counts for.
+    pub fn new(store: Arc<dyn Blockstore>, config: FetchConfig, roots: Vec<(usize, Root)>, observer: O) -> Self {
+        let first_root = roots.first().map(|(_, root)| root.clone());
+        let (walk, origins) = walk(&config, roots);
+        Self {
+            store,
+            observer,
+            config,
+            walk,
+            origins,
+            current: None,
+            missing: Vec::new(),
+            batch: Batch::default(),
+            since_checkpoint: (0, 0),
+            budget: 0,
+            received: 0,
+            answered: false,
+            redirected: false,
+            first_root,
+            stats: FetchStats::default(),
+        }
+    }
+
+    /// What was moved so far.
+    pub fn stats(&self) -> FetchStats {
+        self.stats
+    }
+
+    /// Ends the sync and gives the observer back.
+    pub fn into_observer(self) -> O {
+        self.observer
+    }
+
+    /// Walks what the store holds, then asks for what comes next; `None` once everything is walked.
+    ///
+    /// Reads the store: call it on a thread that may block.
+    pub fn next_request(&mut self) -> Result<Option<Request>, FetchError> {
+        self.redirected = false;
+        if !self.advance(None)? {
+            self.checkpoint()?;
+            return Ok(None);
+        }
+        let mut roots: Vec<Root> = self.current.iter().map(root_of).collect();
+        roots.extend(self.walk.frontier().into_iter().take(limits::MAX_REQUEST_ROOTS - 1));
+        let mut kinds = std::collections::BTreeSet::new();
+        // A request carries few selectors; a root with one too many waits for the next request.
+        let fit = roots.iter().take_while(|root| {
+            kinds.insert(root.selector.to_cbor());
+            kinds.len() <= limits::MAX_REQUEST_SELECTORS
+        });
+        let roots: Vec<Root> = fit.cloned().collect();
+        self.budget = self.config.segment.unwrap_or(limits::MAX_SEGMENT_BLOCKS).clamp(1, limits::MAX_SEGMENT_BLOCKS);
+        (self.received, self.answered) = (0, false);
+        self.stats.segments += 1;
+        Ok(Some(Request {
+            roots,
+            stop: self.config.stop.clone(),
+            depth: None,
+            blocks: self.budget,
+            bytes: limits::MAX_SEGMENT_BYTES,
+        }))
+    }
+
+    /// Takes one frame of the answer to the last request.
+    ///
+    /// Hashes, walks and stores: call it on a thread that may block.
+    pub fn on_frame(&mut self, frame: Frame) -> Result<Step, FetchError> {
+        match frame {
+            Frame::Block { cid, data } => self.on_block(cid, data)?,
+            Frame::Missing(cid) => self.on_missing(cid)?,
+            Frame::End(end) => return self.on_end(end).map(Step::End),
+        }
+        Ok(if self.redirected { Step::Redirected } else { Step::More })
+    }
+
+    /// Whether something waits to be stored or made durable.
+    pub fn is_dirty(&self) -> bool {
+        !self.batch.blocks.is_empty() || self.since_checkpoint.0 > 0
+    }
+
+    /// Stores what is waiting and saves where the walk stands. Called when the stream is quiet, and at each end.
+    pub fn checkpoint(&mut self) -> Result<(), FetchError> {
+        self.flush()?;
+        if self.since_checkpoint.0 > 0 {
+            self.store.sync()?;
+        }
+        self.since_checkpoint = (0, 0);
+        let frontier = self.frontier();
+        let roots_done = frontier.iter().map(|(root, _)| *root).min().unwrap_or(usize::MAX);
+        let stats = self.stats;
+        Ok(self.observer.checkpoint(Checkpoint { roots_done, frontier: &frontier, stats })?)
+    }
+
+    /// The links still to walk, in order; those that a provider did not hold come first.
+    pub fn frontier(&self) -> Vec<(usize, Root)> {
+        let mut frontier = self.missing.clone();
+        frontier.extend(self.current.iter().map(|visit| (self.origin(visit.root), root_of(visit))));
+        let rest = self.walk.frontier_with_roots();
+        frontier.extend(rest.into_iter().map(|(index, root)| (self.origin(index), root)));
+        frontier
+    }
+
+    /// Puts what the last provider did not hold back to the front, to be asked of another one.
+    /// Returns how many links that are.
+    pub fn retry_missing(&mut self) -> usize {
+        let count = self.missing.len();
+        if count > 0 {
+            let frontier = self.frontier();
+            self.missing.clear();
+            self.current = None;
+            (self.walk, self.origins) = walk(&self.config, frontier);
+        }
+        count
+    }
+
+    /// The first link that the last provider did not hold.
+    pub fn first_missing(&self) -> Option<Cid> {
+        self.missing.first().map(|(_, root)| root.cid)
+    }
+
+    fn on_block(&mut self, cid: Cid, data: Bytes) -> Result<(), FetchError> {
+        if self.received >= self.budget {
+            return Err(FetchError::OverBudget(self.budget));
+        }
+        self.received += 1;
+        if !self.reach(&cid)? {
+            return if self.redirected { Ok(()) } else { self.on_unexpected(cid) };
+        }
+        let block = Block::verify(cid, data)?;
+        let Some(visit) = self.current.take() else { return Ok(()) };
+        self.answered = true;
+        self.stats.blocks += 1;
+        self.stats.bytes += block.data().len() as u64;
+        self.enter(&visit, &block)?;
+        self.batch.push(block.clone());
+        self.hook(&visit, &block, true)?;
+        if self.batch.blocks.len() >= limits::STORE_BATCH_BLOCKS || self.batch.bytes >= limits::STORE_BATCH_BYTES {
+            self.flush()?;
+        }
+        let (blocks, bytes) = self.since_checkpoint;
+        if blocks >= limits::CHECKPOINT_BLOCKS || bytes >= limits::CHECKPOINT_BYTES {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// A block that is held already is passed over, up to a budget; any other was not asked for.
+    fn on_unexpected(&mut self, cid: Cid) -> Result<(), FetchError> {
+        if !self.holds(&cid)? {
+            let expected = self.current.as_ref().map_or("nothing".to_owned(), |visit| visit.cid.to_string());
+            return Err(FetchError::Unasked { got: Box::new(cid), expected });
+        }
+        self.count_useless()
+    }
+
+    fn count_useless(&mut self) -> Result<(), FetchError> {
+        self.stats.repeated += 1;
+        if self.stats.repeated > limits::MAX_REPEATED_BLOCKS + self.stats.blocks / 4 {
+            return Err(FetchError::Repeated(self.stats.repeated));
+        }
+        Ok(())
+    }
+
+    fn on_missing(&mut self, cid: Cid) -> Result<(), FetchError> {
+        if !self.reach(&cid)? {
+            return self.count_useless();
+        }
+        self.answered = true;
+        let visit = self.current.take();
+        self.missing.extend(visit.map(|visit| (self.origin(visit.root), root_of(&visit))));
+        if self.missing.len() > limits::MAX_REQUEST_ROOTS { Err(self.missing_error()) } else { Ok(()) }
+    }
+
+    fn on_end(&mut self, end: End) -> Result<End, FetchError> {
+        self.checkpoint()?;
+        match end.status {
+            Status::Refused => return Err(FetchError::Refused(end.reason().to_owned())),
+            Status::Busy => return Err(FetchError::Busy(end.reason().to_owned())),
+            Status::Failed => return Err(FetchError::Failed(end.reason().to_owned())),
+            Status::Done | Status::Segment | Status::Missing => {}
+        }
+        // An honest answer brings at least the first root; without that a request could be answered with nothing, for ever.
+        if !self.answered
+            && let Some(visit) = &self.current
+        {
+            return Err(FetchError::Withheld(Box::new(visit.cid)));
+        }
+        Ok(end)
+    }
+
+    /// The error for what no provider held.
+    pub fn missing_error(&self) -> FetchError {
+        let first = Box::new(self.first_missing().unwrap_or_default());
+        FetchError::Missing { count: self.missing.len(), first }
+    }
+
+    /// Whether `cid` is what the walk asks for next, after what is held has been walked.
+    fn reach(&mut self, cid: &Cid) -> Result<bool, FetchError> {
+        Ok(self.advance(Some(cid))? && self.current.as_ref().is_some_and(|visit| visit.cid == *cid))
+    }
+
+    /// Walks what is held until a visit that is not held becomes current, or the one of `until`. False at the end, and
+    /// where a hook sent the walk elsewhere while `until` was looked for.
+    fn advance(&mut self, until: Option<&Cid>) -> Result<bool, FetchError> {
+        while let Some(visit) = self.current.take().or_else(|| self.walk.next_visit()) {
+            // The block just received is taken without a look into the store.
+            if until == Some(&visit.cid) || !self.walk_held(&visit)? {
+                self.current = Some(visit);
+                return Ok(true);
+            }
+            if self.redirected && until.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Walks the block of a visit if it is held; false if it is not.
+    fn walk_held(&mut self, visit: &Visit) -> Result<bool, FetchError> {
+        let wanted = self.observer.wants_held();
+        if visit.cid.codec() == Codec::Raw as u64 && !wanted {
+            let held = self.holds(&visit.cid)?;
+            self.stats.from_cache += u64::from(held);
+            return Ok(held);
+        }
+        let Some(block) = self.load(&visit.cid)? else { return Ok(false) };
+        self.stats.from_cache += 1;
+        self.enter(visit, &block)?;
+        if wanted {
+            self.hook(visit, &block, false)?;
+        }
+        Ok(true)
+    }
+
+    fn enter(&mut self, visit: &Visit, block: &Block) -> Result<(), FetchError> {
+        let held = if visit.cid.codec() == Codec::Raw as u64 { None } else { visit.held };
+        let held = held.map(|cid| self.load(&cid)).transpose()?.flatten();
+        Ok(self.walk.enter(visit, block, held.as_ref())?)
+    }
+
+    fn hook(&mut self, visit: &Visit, block: &Block, received: bool) -> Result<(), FetchError> {
+        let origin = self.origin(visit.root);
+        match self.observer.block(origin, visit, block, received) {
+            Flow::Continue => Ok(()),
+            Flow::Fail(reason) => {
+                self.checkpoint()?;
+                Err(FetchError::Hook(reason))
+            }
+            Flow::Next(cid) => {
+                let selector = self.first_root.as_ref().map_or_else(|| visit.selector.clone(), |root| root.selector.clone());
+                self.missing.clear();
+                self.current = None;
+                self.redirected = true;
+                (self.walk, self.origins) = walk(&self.config, vec![(origin, Root { cid, selector, held: None })]);
+                Ok(())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), FetchError> {
+        let Batch { blocks, bytes, .. } = std::mem::take(&mut self.batch);
+        if !blocks.is_empty() {
+            self.store.put_many(&blocks)?;
+            self.since_checkpoint = (self.since_checkpoint.0 + blocks.len(), self.since_checkpoint.1 + bytes);
+        }
+        Ok(())
+    }
+
+    fn load(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        match self.batch.index.get(cid.hash()) {
+            Some(data) => Ok(Some(Block::trusted(*cid, data.clone()))),
+            None => self.store.block(cid),
+        }
+    }
+
+    fn holds(&self, cid: &Cid) -> Result<bool, StoreError> {
+        Ok(self.batch.index.contains_key(cid.hash()) || self.store.has(cid)?)
+    }
+
+    fn origin(&self, root: usize) -> usize {
+        self.origins.get(root).copied().unwrap_or(root)
+    }
+}
+
+impl Batch {
+    fn push(&mut self, block: Block) {
+        self.bytes += block.data().len();
+        self.index.insert(*block.cid().hash(), block.data().clone());
+        self.blocks.push(block);
+    }
+}
+
+fn root_of(visit: &Visit) -> Root {
+    Root { cid: visit.cid, selector: visit.selector.clone(), held: visit.held }
+}
+
+fn walk(config: &FetchConfig, roots: Vec<(usize, Root)>) -> (Walk, Vec<usize>) {
+    let (origins, roots) = roots.into_iter().unzip();
+    let config = WalkConfig { stop: config.stop.iter().copied().collect(), ..WalkConfig::default() };
+    (Walk::new(config, roots), origins)
+}

@@ -1,0 +1,219 @@
+//! The two stream protocols on a libp2p Swarm, over [`libp2p_stream`].
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use dagmesh_core::limits;
+use dagmesh_dag::{Blockstore, SignedHead};
+use futures::{StreamExt, future::BoxFuture};
+use libp2p::{PeerId, Stream, StreamProtocol};
+use libp2p_stream::{AlreadyRegistered, Control, IncomingStreams};
+
+use crate::{
+    client::{Fetch, FetchError, Observer},
+    head::{self, HeadError, HeadQuery},
+    message::{self, Status},
+    rate::within,
+    server::{self, ServeBudget},
+    transfer::{self, Outcome},
+};
+
+const SYNC: StreamProtocol = StreamProtocol::new(message::PROTOCOL);
+const HEAD: StreamProtocol = StreamProtocol::new(head::PROTOCOL);
+
+/// Fetches from peers. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    control: Control,
+}
+
+impl Client {
+    /// A client that opens its streams with `control`.
+    pub fn new(control: Control) -> Self {
+        Self { control }
+    }
+
+    /// Asks `peer` for signed heads. Dials it where there is no connection. Cancel-safe.
+    pub async fn heads(&self, peer: PeerId, query: &HeadQuery) -> Result<Vec<SignedHead>, HeadError> {
+        let stream = self.open(peer, HEAD).await.map_err(|error| HeadError::Message(error.to_string()))?;
+        head::ask(stream, query, peer).await
+    }
+
+    /// Drives `fetch` with one peer, segment after segment, until all is walked or the peer can do no more. Gives the
+    /// fetch back, so that another peer can go on; `None` only if its thread broke. Where it is dropped, what was
+    /// received stays.
+    pub async fn sync<O: Observer>(
+        &self,
+        peer: PeerId,
+        mut fetch: Fetch<O>,
+    ) -> (Option<Fetch<O>>, Result<(), FetchError>) {
+        loop {
+            let stream = match self.open(peer, SYNC).await {
+                Ok(stream) => stream,
+                Err(error) => return (Some(fetch), Err(error)),
+            };
+            fetch = match transfer::segment(stream, fetch).await {
+                (Some(fetch), Ok(Outcome::Complete)) => {
+                    let result = if fetch.first_missing().is_some() { Err(fetch.missing_error()) } else { Ok(()) };
+                    return (Some(fetch), result);
+                }
+                (Some(fetch), Ok(Outcome::Answered(_) | Outcome::Redirected)) => fetch,
+                (fetch, Ok(_)) => return (fetch, Err(FetchError::Stream("the storing thread broke".to_owned()))),
+                (fetch, Err(error)) => return (fetch, Err(error)),
+            };
+        }
+    }
+
+    async fn open(&self, peer: PeerId, protocol: StreamProtocol) -> Result<Stream, FetchError> {
+        let mut control = self.control.clone();
+        let opened = within(limits::FIRST_BYTE_TIMEOUT_SECS, control.open_stream(peer, protocol)).await?;
+        opened.map_err(|error| FetchError::Stream(error.to_string()))
+    }
+}
+
+/// What the serving side asks of its node.
+pub trait Access: Send + Sync + 'static {
+    /// Whether `peer` may fetch from us at all.
+    fn allows(&self, peer: &PeerId) -> bool;
+
+    /// The newest heads that we know, own or followed.
+    fn heads(&self, query: HeadQuery) -> BoxFuture<'static, Vec<SignedHead>>;
+
+    /// A serve to `peer` ended: how many blocks and bytes went out.
+    fn served(&self, _peer: PeerId, _blocks: u64, _bytes: u64) {}
+}
+
+/// Serves both protocols until the Swarm of `control` is gone.
+///
+/// Each stream runs on a task of its own, made with `spawn`; at most [`limits::MAX_SERVES`] in all and
+/// [`limits::MAX_SERVES_PER_PEER`] for one peer, whoever is beyond that is told that we are busy.
+///
+/// # Errors
+/// Where one of the protocols is already served on this Swarm.
+pub fn serve(
+    mut control: Control,
+    store: Arc<dyn Blockstore>,
+    access: Arc<dyn Access>,
+    budget: ServeBudget,
+    spawn: impl Fn(BoxFuture<'static, ()>) + Send + Clone + 'static,
+) -> Result<impl Future<Output = ()> + Send, AlreadyRegistered> {
+    let syncs = control.accept(SYNC)?;
+    let heads = control.accept(HEAD)?;
+    let slots = Slots::default();
+    let answers = answer_heads(heads, Arc::clone(&access), slots.clone(), spawn.clone());
+    let serves = serve_syncs(syncs, store, access, budget, slots, spawn);
+    Ok(async move {
+        futures::join!(serves, answers);
+    })
+}
+
+async fn serve_syncs(
+    mut streams: IncomingStreams,
+    store: Arc<dyn Blockstore>,
+    access: Arc<dyn Access>,
+    budget: ServeBudget,
+    slots: Slots,
+    spawn: impl Fn(BoxFuture<'static, ()>),
+) {
+    while let Some((peer, mut stream)) = streams.next().await {
+        let (store, access, slot) = (Arc::clone(&store), Arc::clone(&access), slots.take(peer));
+        spawn(Box::pin(async move {
+            let refusal = if !access.allows(&peer) {
+                Some((Status::Refused, "this node does not serve you"))
+            } else if slot.is_none() {
+                Some((Status::Busy, "too many requests are being served"))
+            } else {
+                None
+            };
+            let served = match refusal {
+                Some((status, reason)) => server::refuse(&mut stream, status, reason).await.map(|()| None),
+                None => server::serve(stream, store, budget).await.map(Some),
+            };
+            match served {
+                Ok(Some(end)) => access.served(peer, end.blocks, end.bytes),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%peer, %error, "a sync could not be served to its end"),
+            }
+            drop(slot);
+        }));
+    }
+}
+
+async fn answer_heads(
+    mut streams: IncomingStreams,
+    access: Arc<dyn Access>,
+    slots: Slots,
+    spawn: impl Fn(BoxFuture<'static, ()>),
+) {
+    while let Some((peer, stream)) = streams.next().await {
+        // Without a slot, or without leave, the stream is reset: the answer would cost more than the question.
+        let Some(slot) = slots.take(peer).filter(|_| access.allows(&peer)) else { continue };
+        let access = Arc::clone(&access);
+        spawn(Box::pin(async move {
+            if let Err(error) = head::answer(stream, |query| access.heads(query)).await {
+                tracing::debug!(%peer, %error, "a head could not be told");
+            }
+            drop(slot);
+        }));
+    }
+}
+
+/// Counts what is being served, in all and for each peer.
+#[derive(Clone, Default)]
+struct Slots {
+    taken: Arc<Mutex<HashMap<PeerId, usize>>>,
+}
+
+/// One place; free again when dropped.
+struct Slot {
+    peer: PeerId,
+    slots: Slots,
+}
+
+impl Slots {
+    fn take(&self, peer: PeerId) -> Option<Slot> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.values().sum::<usize>() >= limits::MAX_SERVES {
+            return None;
+        }
+        let count = taken.entry(peer).or_default();
+        if *count >= limits::MAX_SERVES_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Slot { peer, slots: self.clone() })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.peer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_its_share_of_places_and_no_more() {
+        let slots = Slots::default();
+        let (greedy, honest) = (PeerId::random(), PeerId::random());
+        let held: Vec<_> = (0..limits::MAX_SERVES_PER_PEER).map(|_| slots.take(greedy)).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(slots.take(greedy).is_none());
+        assert!(slots.take(honest).is_some());
+        drop(held);
+        assert!(slots.take(greedy).is_some());
+        assert_eq!(slots.taken.lock().expect("not poisoned").len(), 0, "nobody who is not served is remembered");
+    }
+}
