@@ -4,7 +4,7 @@ use cid::Cid;
 use dagmesh_dag::{Block, Codec, FeedName, HashCode};
 use libp2p_identity::Keypair;
 
-use super::super::*;
+use super::super::{follow::place, *};
 
 pub(super) struct Bench {
     pub(super) follower: Follower,

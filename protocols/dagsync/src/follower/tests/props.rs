@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{super::*, bench::*};
+use super::{
+    super::{follow::place, *},
+    bench::*,
+};
 
 const PUBLISHERS: u8 = 4;
 const FEEDS: [&str; 2] = ["main", "other"];
@@ -96,11 +99,7 @@ impl World {
         assert!(follower.effects.is_empty());
         for (key, follow) in &follower.follows {
             assert!(follow.remembered_peers() <= 3);
-            assert!(
-                follower.closing
-                    || follow.due == None
-                    || follower.timers.contains(&(follow.due.expect("due"), key.clone()))
-            );
+            assert!(follow.due.is_none_or(|due| follower.timers.contains(&(due, key.clone()))));
         }
         for status in follower.statuses(self.bench.now) {
             let in_words = !matches!(status.state, State::InSync | State::Syncing);
@@ -253,7 +252,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn the_invariants_hold_and_in_the_end_all_is_in_sync(
