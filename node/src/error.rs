@@ -5,6 +5,8 @@ use std::{io, path::Path, time::Duration};
 use dagmesh_dag::{BlockError, CidError, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::store::{self, OpenError};
+
 /// What went wrong, as scripts tell it apart: each kind has an exit code and a status of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -152,6 +154,29 @@ impl From<StoreError> for NodeError {
             _ => (ErrorKind::Error, ""),
         };
         Self::new(kind, format!("{error}{advice}"))
+    }
+}
+
+impl From<OpenError> for NodeError {
+    fn from(error: OpenError) -> Self {
+        let message = error.to_string();
+        match error {
+            OpenError::Engine { source, .. } => Self { message, ..source.into() },
+            OpenError::InUse { .. } => {
+                Self::new(ErrorKind::Unavailable, format!("{message}; stop it first, or ask the daemon there"))
+            }
+            _ => Self::new(ErrorKind::Storage, message),
+        }
+    }
+}
+
+impl From<store::Error> for NodeError {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Store(error) => error.into(),
+            store::Error::Busy(_) => Self::new(ErrorKind::Unavailable, format!("{error}; try again later")),
+            _ => Self::other(error.to_string()),
+        }
     }
 }
 

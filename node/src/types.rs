@@ -699,9 +699,15 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Blocks that failed; they were put aside and count as not held.
     pub damaged: u64,
-    /// The first 100 of those.
+    /// The first 1,024 of those. The store knows no codec, so they are told as raw.
     #[serde(with = "text::list")]
     pub damaged_cids: Vec<Cid>,
+    /// Blocks that something needs and that are not held.
+    #[serde(default)]
+    pub missing: u64,
+    /// The first 1,024 of those.
+    #[serde(default, with = "text::list")]
+    pub missing_cids: Vec<Cid>,
 }
 
 /// The size of the store.
@@ -715,9 +721,12 @@ pub struct RepoStat {
     pub bytes: u64,
     /// Bytes that it takes on the disk.
     pub disk_bytes: u64,
-    /// Bytes free on that disk, where that is known.
+    /// Own feeds.
     #[serde(default)]
-    pub free_bytes: Option<u64>,
+    pub feeds: u64,
+    /// Feeds followed.
+    #[serde(default)]
+    pub follows: u64,
     /// Blocks put aside because they no longer match their CID.
     #[serde(default)]
     pub quarantined: u64,

@@ -32,6 +32,11 @@ pub const MAX_SELECTOR_BYTES: usize = 4 * 1024;
 pub const MAX_SELECTOR_DEPTH: usize = 32;
 /// Most selector nodes in one selector.
 pub const MAX_SELECTOR_NODES: usize = 256;
+/// Most clauses in all the forms that one selector can take on its way down a DAG: bounds the work at each node. IPNI's
+/// chain with entries unfolds to 10; a path of 30 fields to 496.
+pub const MAX_SELECTOR_COST: usize = 1024;
+/// Most recursions inside one another: a chain of chains of trees needs three.
+pub const MAX_SELECTOR_RECURSIONS: usize = 4;
 /// Most links that wait to be walked. A frontier grows by the fanout at each level, so this allows 65,536 links at
 /// each of 16 levels.
 pub const MAX_FRONTIER_LINKS: usize = 1_048_576;
@@ -52,6 +57,19 @@ pub const MAX_FLAT_DIRECTORY_BYTES: usize = 256 * 1024;
 pub const MAX_NAME_BYTES: usize = 255;
 /// Deepest folder nesting on import and export.
 pub const MAX_FOLDER_DEPTH: usize = 256;
+/// Deepest nesting of one file's inner nodes: 174 links a node reach 2^64 bytes at 7; the trickle layout goes deeper.
+pub const MAX_FILE_DEPTH: usize = 32;
+/// Parts without bytes that one file may list: honest writers make none, and a reader must not walk 2^n of them.
+pub const MAX_EMPTY_PARTS: usize = 1024;
+/// Buckets of a HAMT shard that we write: the figure of every other implementation, so that CIDs agree.
+pub const HAMT_FANOUT: usize = 256;
+/// Most buckets of a HAMT shard that we read (UnixFS specification; CVE-2023-23625).
+pub const MAX_HAMT_FANOUT: u64 = 1024;
+/// Most entries of one directory that are listed or exported: about 600 MiB of memory.
+pub const MAX_DIRECTORY_ENTRIES: usize = 4_194_304;
+/// Most files, folders and symlinks that one export writes unless the caller allows more: a DAG of 20 KiB can name
+/// 2^256 of them.
+pub const MAX_EXPORT_ENTRIES: u64 = 16_777_216;
 
 // ---- CAR -------------------------------------------------------------------------------------------------------
 
@@ -193,6 +211,10 @@ pub const MAX_PENDING_OUTBOUND: u32 = 128;
 pub const MAX_PERSISTED_PEERS: usize = 1024;
 /// Longest body of a request to the local API.
 pub const MAX_API_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Connections with the local API at once; the next one waits until one closes.
+pub const MAX_API_CONNECTIONS: usize = 256;
+/// How long a client of the local API may take to send the head of its request, in seconds.
+pub const API_HEADER_TIMEOUT_SECS: u64 = 10;
 /// Longest ticket, in characters: 32 addresses of the usual length fit, and so does a line of a chat.
 pub const MAX_TICKET_CHARS: usize = 8 * 1024;
 /// How long a stopping node waits for its parts, in seconds, before it leaves them.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
 use dagmesh_core::limits;
 use dagmesh_dag::{
-    Block, BlockError, Blockstore, Codec, StoreError,
+    Block, BlockError, Blockstore, Codec, Selector, StoreError,
     walk::{Root, Visit, Walk, WalkConfig, WalkError},
 };
 
@@ -94,6 +94,16 @@ pub struct FetchStats {
     pub segments: u64,
 }
 
+impl std::ops::AddAssign for FetchStats {
+    fn add_assign(&mut self, other: Self) {
+        self.blocks += other.blocks;
+        self.bytes += other.bytes;
+        self.from_cache += other.from_cache;
+        self.repeated += other.repeated;
+        self.segments += other.segments;
+    }
+}
+
 /// Why a sync cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -138,6 +148,9 @@ pub enum FetchError {
         /// The first of them.
         first: Box<Cid>,
     },
+    /// The publisher's chain is not what a feed is.
+    #[error("the publisher's feed is broken: {0}")]
+    BadFeed(String),
     /// The DAG itself cannot be walked.
     #[error(transparent)]
     Walk(#[from] WalkError),
@@ -169,9 +182,9 @@ impl FetchError {
         )
     }
 
-    /// Whether no other peer can help: our store, our hook, or the DAG itself.
+    /// Whether no other peer can help: our store, our hook, or the feed itself.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Walk(_) | Self::Store(_) | Self::Hook(_))
+        matches!(self, Self::BadFeed(_) | Self::Walk(_) | Self::Store(_) | Self::Hook(_))
     }
 }
 
@@ -253,10 +266,12 @@ impl<O: Observer> Fetch<O> {
         }
         let mut roots: Vec<Root> = self.current.iter().map(root_of).collect();
         roots.extend(self.walk.frontier().into_iter().take(limits::MAX_REQUEST_ROOTS - 1));
-        let mut kinds = std::collections::BTreeSet::new();
         // A request carries few selectors; a root with one too many waits for the next request.
+        let mut kinds: Vec<Selector> = Vec::new();
         let fit = roots.iter().take_while(|root| {
-            kinds.insert(root.selector.to_cbor());
+            if !kinds.contains(&root.selector) {
+                kinds.push(root.selector.clone());
+            }
             kinds.len() <= limits::MAX_REQUEST_SELECTORS
         });
         let roots: Vec<Root> = fit.cloned().collect();
@@ -306,8 +321,8 @@ impl<O: Observer> Fetch<O> {
     pub fn frontier(&self) -> Vec<(usize, Root)> {
         let mut frontier = self.missing.clone();
         frontier.extend(self.current.iter().map(|visit| (self.origin(visit.root), root_of(visit))));
-        let rest = self.walk.frontier_with_roots();
-        frontier.extend(rest.into_iter().map(|(index, root)| (self.origin(index), root)));
+        let rest = self.walk.frontier_entries();
+        frontier.extend(rest.into_iter().map(|entry| (self.origin(entry.from), entry.root)));
         frontier
     }
 
@@ -458,7 +473,8 @@ impl<O: Observer> Fetch<O> {
                 Err(FetchError::Hook(reason))
             }
             Flow::Next(cid) => {
-                let selector = self.first_root.as_ref().map_or_else(|| visit.selector.clone(), |root| root.selector.clone());
+                let selector =
+                    self.first_root.as_ref().map_or_else(|| visit.selector().clone(), |root| root.selector.clone());
                 self.missing.clear();
                 self.current = None;
                 self.redirected = true;
@@ -502,7 +518,7 @@ impl Batch {
 }
 
 fn root_of(visit: &Visit) -> Root {
-    Root { cid: visit.cid, selector: visit.selector.clone(), held: visit.held }
+    Root { cid: visit.cid, selector: visit.selector().clone(), held: visit.held }
 }
 
 fn walk(config: &FetchConfig, roots: Vec<(usize, Root)>) -> (Walk, Vec<usize>) {

@@ -101,21 +101,23 @@ struct RequestWire {
 impl Request {
     /// Encodes it; an error where a list is over its bound.
     pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
-        let mut sels: Vec<Vec<u8>> = Vec::new();
+        let mut kinds: Vec<&Selector> = Vec::new();
         let mut roots = Vec::with_capacity(self.roots.len());
-        for root in &self.roots {
-            let encoded = root.selector.to_cbor();
-            let index = sels.iter().position(|known| *known == encoded).unwrap_or_else(|| {
-                sels.push(encoded);
-                sels.len() - 1
+        for Root { cid, selector, held } in &self.roots {
+            let index = kinds.iter().position(|known| *known == selector).unwrap_or_else(|| {
+                kinds.push(selector);
+                kinds.len() - 1
             });
-            roots.push((root.cid, index as u64, root.held));
+            roots.push((*cid, index as u64, *held));
         }
-        let sels: Result<Vec<_>, _> = sels.into_iter().map(BoundedBytes::new).collect();
+        let mut sels = Vec::with_capacity(kinds.len());
+        for selector in kinds {
+            sels.push(BoundedBytes::new(selector.to_cbor()?)?);
+        }
         let wire = RequestWire {
             v: VERSION,
             roots: BoundedVec::new(roots)?,
-            sels: BoundedVec::new(sels?)?,
+            sels: BoundedVec::new(sels)?,
             stop: BoundedVec::new(self.stop.clone())?,
             depth: self.depth,
             blocks: self.blocks,
@@ -241,7 +243,11 @@ impl Frame {
             }
             KIND_MISSING => {
                 let cid = take_cid(&mut frame)?;
-                if frame.is_empty() { Ok(Self::Missing(cid)) } else { Err(MessageError::Frame("bytes follow the CID".into())) }
+                if frame.is_empty() {
+                    Ok(Self::Missing(cid))
+                } else {
+                    Err(MessageError::Frame("bytes follow the CID".into()))
+                }
             }
             KIND_END => Ok(Self::End(cbor::from_slice(&frame)?)),
             kind => Err(MessageError::Frame(format!("kind {kind} is unknown"))),

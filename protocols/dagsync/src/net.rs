@@ -14,6 +14,7 @@ use libp2p_stream::{AlreadyRegistered, Control, IncomingStreams};
 
 use crate::{
     client::{Fetch, FetchError, Observer},
+    feed_sync::Provider,
     head::{self, HeadError, HeadQuery},
     message::{self, Status},
     rate::within,
@@ -67,10 +68,27 @@ impl Client {
         }
     }
 
+    /// `peer` as a provider for a feed's sync.
+    pub fn provider(&self, peer: PeerId) -> PeerProvider {
+        PeerProvider { client: self.clone(), peer }
+    }
+
     async fn open(&self, peer: PeerId, protocol: StreamProtocol) -> Result<Stream, FetchError> {
         let mut control = self.control.clone();
         let opened = within(limits::FIRST_BYTE_TIMEOUT_SECS, control.open_stream(peer, protocol)).await?;
         opened.map_err(|error| FetchError::Stream(error.to_string()))
+    }
+}
+
+/// One peer on the Swarm.
+pub struct PeerProvider {
+    client: Client,
+    peer: PeerId,
+}
+
+impl Provider for PeerProvider {
+    async fn sync<O: Observer>(&self, fetch: Fetch<O>) -> (Option<Fetch<O>>, Result<(), FetchError>) {
+        self.client.sync(self.peer, fetch).await
     }
 }
 

@@ -162,11 +162,8 @@ impl Producer {
     /// Starts the walk of `request`, within its budgets and the server's.
     pub fn new(store: Arc<dyn Blockstore>, request: Request, budget: ServeBudget) -> Self {
         let max = ServeBudget { blocks: request.blocks.min(budget.blocks), bytes: request.bytes.min(budget.bytes) };
-        let config = WalkConfig {
-            stop: request.stop.into_iter().collect(),
-            depth: request.depth,
-            ..WalkConfig::default()
-        };
+        let config =
+            WalkConfig { stop: request.stop.into_iter().collect(), depth: request.depth, ..WalkConfig::default() };
         Self { store, walk: Walk::new(config, request.roots), blocks: 0, bytes: 0, max, missing: false }
     }
 

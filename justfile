@@ -1,0 +1,44 @@
+# `just` lists what there is.
+default:
+    @just --list
+
+# What CI runs; needs no `just` itself.
+ci:
+    bash .ci/run
+
+# The tests.
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# A real mesh on loopback: publish a folder, follow it, change it, sync the change.
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}
+
+# One measurement, beside its ceiling (`just bench ceilings`, `just bench all --json`).
+bench NAME *ARGS:
+    cargo run --release --package dagmesh-benches -- {{NAME}} {{ARGS}}
+
+# Formats everything.
+fmt:
+    cargo fmt --all
+
+# Every lint, as an error.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# The API documentation.
+docs $RUSTDOCFLAGS="-D warnings":
+    cargo doc --workspace --no-deps
+
+# The same, opened in a browser.
+doc-open:
+    cargo doc --workspace --no-deps --open
+
+# Advisories, licences, bans and sources of the dependencies; needs cargo-deny.
+deny:
+    cargo deny --workspace check
+
+# The container image.
+image TAG="dagmesh":
+    docker build --tag {{TAG}} .

@@ -1,0 +1,111 @@
+//! What peers may ask of us: whom we serve, which heads we know, which announcements we take.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use dagmesh_announce::{Acceptance, Announcement, Answer, Origin, Publishers, Verdict};
+use dagmesh_dag::SignedHead;
+use dagmesh_dagsync::{head::HeadQuery, net::Access};
+use futures::future::BoxFuture;
+use libp2p::{
+    PeerId,
+    gossipsub::{Message, MessageAcceptance},
+};
+
+use super::{Context, follower::Follower, publisher::Publisher, unix_ms};
+
+/// Serves strangers, within what the node's user allows.
+pub(crate) struct Serving {
+    pub(crate) context: Context,
+    pub(crate) publisher: Publisher,
+    pub(crate) allowed: Publishers,
+}
+
+impl Access for Serving {
+    fn allows(&self, peer: &PeerId) -> bool {
+        self.allowed.allow(peer)
+    }
+
+    fn heads(&self, query: HeadQuery) -> BoxFuture<'static, Vec<SignedHead>> {
+        let context = self.context.clone();
+        let own = context.key.public().to_peer_id();
+        Box::pin(async move {
+            let found = context
+                .blocking(move |store| {
+                    let publisher = query.publisher.unwrap_or(own);
+                    let mut heads = match (&query.feed, publisher == own) {
+                        (Some(feed), true) => store.own_head(feed)?.into_iter().collect(),
+                        (None, true) => store.own_heads()?,
+                        (Some(feed), false) => {
+                            store.follow(&publisher, feed)?.and_then(|follow| follow.head()).into_iter().collect()
+                        }
+                        (None, false) => {
+                            let follows = store.follows()?.into_iter().filter(|(peer, ..)| *peer == publisher);
+                            follows.filter_map(|(_, _, follow)| follow.head()).collect::<Vec<_>>()
+                        }
+                    };
+                    heads.truncate(dagmesh_dagsync::head::MAX_HEADS);
+                    Ok(heads)
+                })
+                .await;
+            found.unwrap_or_else(|error| {
+                tracing::warn!(%error, "heads that a peer asked for could not be read");
+                Vec::new()
+            })
+        })
+    }
+
+    fn served(&self, peer: PeerId, blocks: u64, bytes: u64) {
+        tracing::debug!(%peer, blocks, bytes, "served");
+        if blocks > 0 {
+            self.publisher.fetched();
+        }
+    }
+}
+
+/// Judges announcements, from gossip and direct, and hands what is new to the follower.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    pub(crate) validator: Arc<parking_lot::Mutex<dagmesh_announce::Validator>>,
+    pub(crate) topic: String,
+    /// Set once the follower runs; what comes before it is heard again at the next announcement.
+    pub(crate) follower: Arc<std::sync::OnceLock<Follower>>,
+}
+
+impl Listener {
+    /// In the swarm's worker: cheap, and decided at once.
+    pub(crate) fn gossip(&self, now: Instant, source: PeerId, message: &Message) -> MessageAcceptance {
+        if message.topic.as_str() != self.topic {
+            return MessageAcceptance::Ignore;
+        }
+        let verdict = self.check(now, &Origin::gossip(source, message.source), &message.data);
+        match verdict.acceptance() {
+            Acceptance::Accept => MessageAcceptance::Accept,
+            Acceptance::Ignore => MessageAcceptance::Ignore,
+            Acceptance::Reject => MessageAcceptance::Reject,
+        }
+    }
+
+    /// Answers a direct announcement. A peer that announces our own head to us says that it is in sync with it.
+    pub(crate) async fn direct(&self, publisher: Publisher, peer: PeerId, message: Bytes) -> Answer {
+        let head = Announcement::decode(&message).ok().and_then(|announcement| announcement.signed_head()?.ok());
+        if let Some(head) = head
+            && publisher.confirmed(peer, &head).await
+        {
+            return Answer::Accepted;
+        }
+        Answer::from(&self.check(Instant::now(), &Origin::direct(peer), &message))
+    }
+
+    fn check(&self, now: Instant, origin: &Origin, data: &[u8]) -> Verdict {
+        let verdict = self.validator.lock().check(now, unix_ms(), origin, data);
+        match (&verdict, self.follower.get()) {
+            (Verdict::Accept(announcement), Some(follower)) => follower.announced(announcement),
+            (Verdict::Fork { known, other }, Some(follower)) => follower.forked(known, other),
+            (Verdict::Ignore(why), _) => tracing::trace!(%why, "an announcement is ignored"),
+            (Verdict::Reject(why), _) => tracing::debug!(peer = %origin.neighbour, %why, "an announcement is rejected"),
+            _ => {}
+        }
+        verdict
+    }
+}

@@ -1,0 +1,120 @@
+//! Announces own heads: hands them to the mesh when the announce machine says so, and counts who listens.
+
+use std::time::{Duration, Instant};
+
+use dagmesh_announce::{
+    Announcement, Announcer, AnnouncerConfig, Effect, Input, PublishError, net, topic,
+};
+use dagmesh_dag::SignedHead;
+use libp2p::PeerId;
+
+use super::{Context, driven::Driven};
+use crate::swarm::{self, MeshEvent};
+
+/// How own heads stand with the mesh.
+#[derive(Clone)]
+pub(crate) struct HeadAnnouncer {
+    context: Context,
+    machine: Driven<Announcer>,
+}
+
+impl HeadAnnouncer {
+    /// Starts to announce `heads`, and whatever [`announce`](Self::announce) adds.
+    pub(crate) fn start(context: &Context, heads: Vec<SignedHead>) -> Self {
+        let this =
+            Self { context: context.clone(), machine: Driven::new(Announcer::new(AnnouncerConfig::new(rand::random()))) };
+        for head in heads {
+            this.machine.input(Input::Announce(head));
+        }
+        let (driver, listener) = (this.clone(), this.clone());
+        context.spawn(async move { driver.machine.run(|effect| driver.act(effect)).await });
+        context.spawn(async move { listener.count_listeners().await });
+        this
+    }
+
+    /// Announces a head now; queued while nobody is on the topic. Returns how many peers it went to at once.
+    pub(crate) async fn announce(&self, head: SignedHead) -> usize {
+        self.machine.input(Input::Announce(head));
+        self.listeners().await
+    }
+
+    /// Tells one peer directly about a head. Its answer is only logged: gossip and the DHT carry the head too.
+    pub(crate) async fn tell(&self, peer: PeerId, head: &SignedHead) {
+        let Ok(addrs) = self.context.swarm.addrs().await else { return };
+        let announcement = Announcement::new(head, addrs);
+        match net::announce_to(&mut self.context.swarm.streams(), peer, &announcement).await {
+            Ok(answer) => tracing::debug!(%peer, %answer, "announced directly"),
+            Err(error) => tracing::debug!(%peer, %error, "a direct announcement failed"),
+        }
+    }
+
+    /// When the head of each feed was last handed to the mesh, in milliseconds ago.
+    pub(crate) fn announced(&self, head: &SignedHead) -> Option<Duration> {
+        self.machine.look(|machine| {
+            let feed = machine.feeds().find(|feed| feed.head == *head)?;
+            Some(Instant::now().saturating_duration_since(feed.announced?))
+        })
+    }
+
+    /// Peers on the topic.
+    pub(crate) async fn listeners(&self) -> usize {
+        let topic = topic::heads(&self.context.network);
+        match self.context.swarm.peers().await {
+            Ok(peers) => peers.iter().filter(|peer| peer.topics.contains(&topic)).count(),
+            Err(_) => 0,
+        }
+    }
+
+    fn act(&self, effect: Effect) {
+        match effect {
+            Effect::Publish(head) => {
+                let this = self.clone();
+                self.context.spawn(async move {
+                    let (feed, seq) = (head.feed().clone(), head.seq());
+                    this.machine.input(match this.publish(&head).await {
+                        Ok(()) => Input::Published { feed, seq },
+                        Err(error) => Input::Failed { feed, seq, error },
+                    });
+                });
+            }
+            Effect::Queued { head, peers, reason } => {
+                let (topic, connected) = (topic::heads(&self.context.network), self.context.swarm.peer_count());
+                tracing::info!(feed = %head.feed(), head = %head.head(), %topic, peers, connected, "{reason}: the head is announced as soon as somebody listens");
+            }
+            Effect::TooMany(feed) => tracing::warn!(%feed, "there are too many feeds; this one is not announced"),
+        }
+    }
+
+    async fn publish(&self, head: &SignedHead) -> Result<(), PublishError> {
+        let other = |error: String| PublishError::Other(error);
+        let addrs = self.context.swarm.addrs().await.map_err(|error| other(error.to_string()))?;
+        let message = Announcement::new(head, addrs).encode().map_err(|error| other(error.to_string()))?;
+        match self.context.swarm.publish(topic::heads(&self.context.network), message).await {
+            Ok(_) => Ok(()),
+            Err(swarm::PublishError::NoPeers { .. }) => Err(PublishError::NoPeers),
+            Err(swarm::PublishError::Duplicate { .. }) => Err(PublishError::Duplicate),
+            Err(error) => Err(other(error.to_string())),
+        }
+    }
+
+    /// Tells the machine how many peers are on the topic, at every change.
+    async fn count_listeners(&self) {
+        let topic = topic::heads(&self.context.network);
+        let mut events = self.context.swarm.events();
+        loop {
+            self.machine.input(Input::Peers(self.listeners().await));
+            loop {
+                match events.recv().await {
+                    Ok(MeshEvent::TopicJoined { topic: at, .. } | MeshEvent::TopicLeft { topic: at, .. }) if at == topic => {
+                        break;
+                    }
+                    Ok(MeshEvent::PeerDisconnected { .. }) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                        break;
+                    }
+                    Ok(_) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+}

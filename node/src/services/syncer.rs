@@ -1,0 +1,197 @@
+//! One explicit sync, for `sync` and for callers with hooks of their own.
+
+use std::sync::Arc;
+
+use cid::Cid;
+use dagmesh_dag::{Entry, SignedHead, selector::Selector, walk::Root};
+use dagmesh_dagsync::{
+    Fetch, FetchConfig, FetchError, FetchStats, Flow, Observer,
+    feed_sync::{BlockHook, EntryRef, FeedSync, Journal, Phase, Plan, Provider, Saved},
+    head::HeadQuery,
+};
+use libp2p::{Multiaddr, PeerId};
+
+use super::{Context, journal::Gauge};
+use crate::{
+    api::ProgressSink,
+    error::{ErrorKind, NodeError},
+    types::{self, SyncRequest, Synced},
+};
+
+/// Makes what is needed of a target known to the swarm, and connects to it.
+pub(crate) async fn reach(context: &Context, peer: PeerId, addrs: &[Multiaddr]) -> Result<(), NodeError> {
+    for addr in addrs {
+        context.swarm.add_address(peer, addr.clone()).await?;
+    }
+    Ok(context.swarm.dial_peer(peer).await?)
+}
+
+/// Asks a peer for the head of one of its feeds.
+pub(crate) async fn ask_head(
+    context: &Context,
+    peer: PeerId,
+    feed: &dagmesh_dag::FeedName,
+) -> Result<SignedHead, NodeError> {
+    let query = HeadQuery { publisher: None, feed: Some(feed.clone()) };
+    let heads = context.client.heads(peer, &query).await.map_err(|error| {
+        NodeError::new(ErrorKind::NoPeers, format!("{peer} could not be asked for the head of {feed}: {error}"))
+    })?;
+    let head = heads.into_iter().next();
+    head.ok_or_else(|| NodeError::not_found(format!("{peer} publishes no feed named {feed}")))
+}
+
+/// Syncs as asked, and moves no `latest`.
+pub(crate) async fn sync(
+    context: &Context,
+    request: SyncRequest,
+    hook: Option<Arc<dyn BlockHook>>,
+    progress: ProgressSink,
+) -> Result<Synced, NodeError> {
+    let (peer, feed) = (request.target.peer(), request.target.feed_or(request.feed.clone()));
+    reach(context, peer, request.target.addrs()).await?;
+    let (head, seq) = match request.head {
+        Some(head) => (head, None),
+        None => {
+            let head = ask_head(context, peer, &feed).await?;
+            (*head.head(), Some(head.seq()))
+        }
+    };
+    let known = match (request.stop, request.resync) {
+        (Some(stop), _) => Some(Stop::Asked(stop)),
+        (None, true) => None,
+        (None, false) => context
+            .blocking(move |store| Ok(store.follow(&peer, &feed)?))
+            .await?
+            .and_then(|follow| Some(Stop::Latest(follow.latest?, follow.latest_seq))),
+    };
+    let stop = known.as_ref().map(Stop::cid);
+    let hook = hook.or_else(|| context.hook.clone());
+    let provider = context.client.provider(peer);
+    let mut entries = 0;
+    let stats = if stop == Some(head) {
+        FetchStats::default()
+    } else if is_feed(context, &provider, head).await? {
+        let latest = match known {
+            Some(Stop::Latest(cid, seq)) => Some((cid, seq)),
+            Some(Stop::Asked(cid)) => Some((cid, stop_seq(context, cid).await?)),
+            None => None,
+        };
+        let (depth, segment) = (request.depth, request.segment);
+        let plan = Plan { head, seq, latest, depth, first_depth: None, keep: None, segment, saved: None };
+        let journal = Shown { gauge: Gauge::default(), progress };
+        let mut sync = FeedSync::new(context.store.clone(), journal, hook, plan);
+        let report = sync.run(&provider).await.map_err(|error| failed(peer, &error))?;
+        entries = report.entries;
+        report.stats
+    } else {
+        let roots = vec![(0, Root { cid: head, selector: Selector::all_until(request.depth, None), held: None })];
+        let config = FetchConfig { stop: stop.into_iter().collect(), segment: request.segment };
+        let fetch = Fetch::new(context.store.clone(), config, roots, Hooked(hook));
+        let (fetch, result) = provider.sync(fetch).await;
+        result.map_err(|error| failed(peer, &error))?;
+        fetch.map(|fetch| fetch.stats()).unwrap_or_default()
+    };
+    let FetchStats { blocks, bytes, from_cache, segments, .. } = stats;
+    Ok(Synced { head, stop, blocks, bytes, segments, from_cache, entries })
+}
+
+enum Stop {
+    Asked(Cid),
+    Latest(Cid, u64),
+}
+
+impl Stop {
+    fn cid(&self) -> Cid {
+        match self {
+            Self::Asked(cid) | Self::Latest(cid, _) => *cid,
+        }
+    }
+}
+
+/// Fetches one block and looks whether it is an entry of a feed.
+async fn is_feed<P: Provider>(context: &Context, provider: &P, head: Cid) -> Result<bool, NodeError> {
+    let roots = vec![(0, Root { cid: head, selector: Selector::matcher(), held: None })];
+    let (_, result) = provider.sync(Fetch::new(context.store.clone(), FetchConfig::default(), roots, ())).await;
+    result.map_err(|error| NodeError::other(format!("{head} could not be fetched: {error}")))?;
+    context
+        .blocking(move |store| {
+            let block = dagmesh_dag::Blockstore::block(store, &head)?;
+            Ok(block.is_some_and(|block| Entry::from_block(&block).is_ok()))
+        })
+        .await
+}
+
+/// The number of an entry that the caller named as stop link; 0 where it is not held, so that only its CID counts.
+async fn stop_seq(context: &Context, stop: Cid) -> Result<u64, NodeError> {
+    context
+        .blocking(move |store| {
+            let block = dagmesh_dag::Blockstore::block(store, &stop)?;
+            Ok(block.and_then(|block| Entry::from_block(&block).ok()).map_or(0, |entry| entry.seq))
+        })
+        .await
+}
+
+pub(crate) fn failed(peer: PeerId, error: &FetchError) -> NodeError {
+    let kind = match error {
+        FetchError::Hook(_) => ErrorKind::Interrupted,
+        FetchError::Missing { .. } => ErrorKind::Partial,
+        FetchError::Refused(_) => ErrorKind::Unauthorised,
+        FetchError::TooSlow(_) => ErrorKind::Timeout,
+        FetchError::Stream(_) | FetchError::Busy(_) => ErrorKind::NoPeers,
+        FetchError::Store(_) => ErrorKind::Storage,
+        error if error.is_bad_peer() => ErrorKind::Verification,
+        _ => ErrorKind::Error,
+    };
+    NodeError::new(kind, format!("the sync from {peer} ended: {error}; what came is kept, try again to go on"))
+}
+
+struct Hooked(Option<Arc<dyn BlockHook>>);
+
+impl Observer for Hooked {
+    fn block(
+        &mut self,
+        _: usize,
+        _: &dagmesh_dag::walk::Visit,
+        block: &dagmesh_dag::Block,
+        received: bool,
+    ) -> Flow {
+        self.0.as_ref().map_or(Flow::Continue, |hook| hook.block(block, received))
+    }
+
+    fn wants_held(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Keeps nothing and shows how far it is.
+struct Shown {
+    gauge: Gauge,
+    progress: ProgressSink,
+}
+
+impl Journal for Shown {
+    fn save(&self, _: Option<&Saved>) -> Result<(), dagmesh_dag::StoreError> {
+        Ok(())
+    }
+
+    fn move_latest(&self, _: &[EntryRef], _: Option<&Saved>) -> Result<(), dagmesh_dag::StoreError> {
+        Ok(())
+    }
+
+    fn progress(&self, phase: Phase, stats: FetchStats, waiting: usize) {
+        self.gauge.set(phase, stats, waiting);
+        self.progress.send(report(&self.gauge));
+    }
+}
+
+/// A gauge as the local API shows it.
+pub(crate) fn report(gauge: &Gauge) -> types::Progress {
+    use std::sync::atomic::Ordering::Relaxed;
+    types::Progress {
+        phase: if gauge.chain.load(Relaxed) { types::Phase::Chain } else { types::Phase::Content },
+        done_blocks: gauge.have.load(Relaxed),
+        known_blocks: gauge.known.load(Relaxed),
+        bytes: gauge.bytes.load(Relaxed),
+        ..types::Progress::default()
+    }
+}

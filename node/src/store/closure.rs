@@ -1,0 +1,132 @@
+//! Walks what is held below roots: what a collection of garbage keeps, and what a check finds missing.
+//!
+//! It follows every link, whatever a selector would have chosen, and its set grows with the store (16 bytes a block
+//! and the set's own overhead), so it is no traversal on behalf of a peer and has no cap.
+
+use std::collections::HashSet;
+
+use cid::Cid;
+use dagmesh_dag::{Block, Codec, Entry, HashCode, links};
+
+use super::{
+    Error, Store,
+    blocks::Found,
+    gate::{BlockId, block_id},
+};
+
+/// Codecs under which a block can have been reached.
+const CODECS: [Codec; 4] = [Codec::Raw, Codec::DagPb, Codec::DagCbor, Codec::DagJson];
+
+pub(super) struct Closure<'a> {
+    store: &'a Store,
+    /// Blocks seen, by their id mixed with the codec: under another codec a block may have links.
+    seen: HashSet<BlockId>,
+    /// Entries from which the whole chain has been walked, content and all.
+    whole_chains: HashSet<Cid>,
+    on_missing: Option<&'a mut dyn FnMut(Cid)>,
+}
+
+impl<'a> Closure<'a> {
+    /// `on_missing` is called for each block that is not held; without it, blocks without links are not looked up.
+    pub(super) fn new(store: &'a Store, on_missing: Option<&'a mut dyn FnMut(Cid)>) -> Self {
+        Self { store, seen: HashSet::new(), whole_chains: HashSet::new(), on_missing }
+    }
+
+    /// Whether the walk has come past this block.
+    pub(super) fn has(&self, id: BlockId) -> bool {
+        CODECS.iter().any(|codec| self.seen.contains(&mix(id, *codec)))
+    }
+
+    /// One block, without what it links to.
+    pub(super) fn block(&mut self, cid: &Cid) -> Result<(), Error> {
+        self.enter(cid, true).map(drop)
+    }
+
+    /// A block and all below it.
+    pub(super) fn tree(&mut self, root: Cid) -> Result<(), Error> {
+        let mut waiting = vec![root];
+        while let Some(cid) = waiting.pop() {
+            if let Some(block) = self.enter(&cid, false)? {
+                // What cannot be read as its codec says has no links for anybody.
+                waiting.extend(links::links(&block).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// A chain of entries from its head back, and the content of the newest `keep` (`None`: all). What is no entry
+    /// is walked as a tree. Where `open` is set, the chain may end at an entry that is not held.
+    pub(super) fn chain(&mut self, head: Cid, keep: Option<u64>, open: bool) -> Result<(), Error> {
+        let mut next = Some(head);
+        let mut passed = 0;
+        while let Some(cid) = next.take() {
+            if self.whole_chains.contains(&cid) {
+                return Ok(());
+            }
+            let Some(block) = self.read(&cid)? else {
+                if passed == 0 || !open {
+                    self.missing(&cid);
+                }
+                return Ok(());
+            };
+            let Ok(entry) = Entry::from_block(&block) else { return self.tree(cid) };
+            self.seen.insert(mix(block_id(cid.hash()), Codec::DagCbor));
+            if keep.is_none_or(|keep| passed < keep) {
+                // The content, and what the entry's meta links to.
+                for link in links::links(&block).unwrap_or_default() {
+                    if Some(link) != entry.previous {
+                        self.tree(link)?;
+                    }
+                }
+            }
+            if keep.is_none() {
+                self.whole_chains.insert(cid);
+            }
+            next = entry.previous;
+            passed += 1;
+        }
+        Ok(())
+    }
+
+    /// The block, if it is seen for the first time and can have links.
+    fn enter(&mut self, cid: &Cid, alone: bool) -> Result<Option<Block>, Error> {
+        if let Some(inline) = Block::inline(cid) {
+            return Ok(Some(inline));
+        }
+        let codec = Codec::try_from(cid.codec()).unwrap_or(Codec::Raw);
+        if !self.seen.insert(mix(block_id(cid.hash()), codec)) {
+            return Ok(None);
+        }
+        if codec != Codec::Raw && !alone {
+            let block = self.read(cid)?;
+            if block.is_none() {
+                self.missing(cid);
+            }
+            return Ok(block);
+        }
+        if self.on_missing.is_some() && !self.store.holds_block(cid.hash())? {
+            self.missing(cid);
+        }
+        Ok(None)
+    }
+
+    fn read(&self, cid: &Cid) -> Result<Option<Block>, Error> {
+        if cid.hash().code() == HashCode::Identity as u64 {
+            return Ok(Block::inline(cid));
+        }
+        Ok(match self.store.read_block(cid.hash())? {
+            Found::Bytes(bytes) => Some(Block::trusted(*cid, bytes)),
+            Found::Nothing | Found::Damaged => None,
+        })
+    }
+
+    fn missing(&mut self, cid: &Cid) {
+        if let Some(on_missing) = &mut self.on_missing {
+            on_missing(*cid);
+        }
+    }
+}
+
+fn mix(id: BlockId, codec: Codec) -> BlockId {
+    id ^ u128::from(codec as u64)
+}

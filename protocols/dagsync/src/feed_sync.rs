@@ -1,0 +1,420 @@
+//! Syncing one feed, in two phases: its chain of small entries from the head to the latest synced one, then each
+//! entry's content, oldest first. `latest` moves entry by entry, and is never ahead of what is on disk.
+//!
+//! [`FeedSync`] goes on with one provider after another, and after a restart from what its [`Journal`] saved.
+
+use std::{
+    future::Future,
+    sync::{Arc, PoisonError},
+};
+
+use cid::Cid;
+use dagmesh_core::limits;
+use dagmesh_dag::{
+    Block, Blockstore, Entry, StoreError,
+    selector::Selector,
+    walk::{Root, Visit},
+};
+use std::sync::Mutex;
+
+use crate::client::{Checkpoint, Fetch, FetchConfig, FetchError, FetchStats, Flow, Observer};
+
+/// An entry by its place in the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryRef {
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its CID.
+    pub cid: Cid,
+    /// What it carries.
+    pub content: Cid,
+}
+
+/// Where a sync stands: what a killed node goes on from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    /// The head that is being synced.
+    pub head: Cid,
+    /// The phase, and how far its roots reach.
+    pub phase: Phase,
+    /// Links still to walk, in order; in [`Phase::Content`] each with the sequence number of its entry.
+    pub frontier: Vec<(usize, Root)>,
+}
+
+/// The phases of a feed's sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The chain of entries is being fetched.
+    Chain,
+    /// The contents of the entries up to this sequence number are being fetched.
+    Content {
+        /// The last entry that the frontier covers.
+        upto: u64,
+    },
+}
+
+/// Keeps what must outlive a sync. Called on the thread that stores blocks.
+pub trait Journal: Send + Sync + 'static {
+    /// Replaces what was saved of this sync; nothing where it is over. What was stored before is durable already.
+    fn save(&self, saved: Option<&Saved>) -> Result<(), StoreError>;
+
+    /// Moves `latest` over these entries, oldest first, and replaces what was saved, in one transaction. Each entry's
+    /// closure is whole and durable.
+    fn move_latest(&self, entries: &[EntryRef], saved: Option<&Saved>) -> Result<(), StoreError>;
+
+    /// How far the sync is: what it moved, and how many links are known and not walked yet.
+    fn progress(&self, _phase: Phase, _stats: FetchStats, _waiting: usize) {}
+}
+
+/// Keeps nothing: for a sync that moves no `latest`.
+impl Journal for () {
+    fn save(&self, _: Option<&Saved>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn move_latest(&self, _: &[EntryRef], _: Option<&Saved>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Sees each block of a sync, in walk order, on the thread that stores it; it decides at once how the sync goes on.
+pub trait BlockHook: Send + Sync + 'static {
+    /// A block was walked; `received` tells those that travelled from those that were held already.
+    fn block(&self, block: &Block, received: bool) -> Flow;
+}
+
+impl<F: Fn(&Block, bool) -> Flow + Send + Sync + 'static> BlockHook for F {
+    fn block(&self, block: &Block, received: bool) -> Flow {
+        self(block, received)
+    }
+}
+
+/// One peer to fetch from.
+pub trait Provider: Sync {
+    /// Drives the fetch with this peer, as far as the peer can; gives it back.
+    fn sync<O: Observer>(
+        &self,
+        fetch: Fetch<O>,
+    ) -> impl Future<Output = (Option<Fetch<O>>, Result<(), FetchError>)> + Send;
+}
+
+/// What to sync.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The head to start from.
+    pub head: Cid,
+    /// The sequence number that its publisher signed for it, where that is known.
+    pub seq: Option<u64>,
+    /// The newest entry that is held with its whole content: the stop link. It is neither fetched nor hooked.
+    pub latest: Option<(Cid, u64)>,
+    /// Most entries of the chain to take.
+    pub depth: Option<u64>,
+    /// Most entries of the chain to take where there is no `latest`.
+    pub first_depth: Option<u64>,
+    /// Take the content of so many of the newest entries; of all where absent.
+    pub keep: Option<u64>,
+    /// Blocks of one request; the server decides where absent.
+    pub segment: Option<u64>,
+    /// Where an earlier sync of this feed stood.
+    pub saved: Option<Saved>,
+}
+
+/// What a finished sync has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What was moved, over all providers.
+    pub stats: FetchStats,
+    /// Entries that are new.
+    pub entries: u64,
+}
+
+/// One sync of one feed.
+pub struct FeedSync<J> {
+    store: Arc<dyn Blockstore>,
+    shared: Arc<Shared<J>>,
+    hook: Option<Arc<dyn BlockHook>>,
+    plan: Plan,
+    /// The entries to sync, newest first, once the chain is whole.
+    entries: Option<Vec<Cid>>,
+    stats: FetchStats,
+}
+
+struct Shared<J> {
+    journal: J,
+    saved: Mutex<Option<Saved>>,
+    latest: Mutex<Option<(Cid, u64)>>,
+}
+
+impl<J: Journal> FeedSync<J> {
+    /// A sync as `plan` says.
+    pub fn new(store: Arc<dyn Blockstore>, journal: J, hook: Option<Arc<dyn BlockHook>>, mut plan: Plan) -> Self {
+        let shared =
+            Arc::new(Shared { journal, saved: Mutex::new(plan.saved.take()), latest: Mutex::new(plan.latest) });
+        Self { store, shared, hook, plan, entries: None, stats: FetchStats::default() }
+    }
+
+    /// Goes on with `provider` until all is synced, or the provider can do no more; then call it with another one.
+    pub async fn run<P: Provider>(&mut self, provider: &P) -> Result<Report, FetchError> {
+        if self.entries.is_none() {
+            self.chain(provider).await?;
+            self.entries = Some(self.list().await?);
+        }
+        let entries = self.entries.clone().unwrap_or_default();
+        self.contents(provider, &entries).await?;
+        let shared = Arc::clone(&self.shared);
+        blocking::unblock(move || shared.set(None)).await?;
+        Ok(Report { stats: self.stats, entries: entries.len() as u64 })
+    }
+
+    /// Phase one: the entries from the head down to the stop link.
+    async fn chain<P: Provider>(&mut self, provider: &P) -> Result<(), FetchError> {
+        let saved = self.shared.saved().filter(|saved| saved.phase == Phase::Chain && saved.head == self.plan.head);
+        let roots = saved.map(|saved| saved.frontier).unwrap_or_else(|| {
+            let selector = Selector::chain(Entry::CHAIN_FIELD, self.limit(), None);
+            vec![(0, Root { cid: self.plan.head, selector, held: None })]
+        });
+        // A content phase that was cut short by this newer head keeps what it saved until its turn comes again.
+        let keep_saved = matches!(self.shared.saved(), Some(Saved { phase: Phase::Content { .. }, .. }));
+        let observer = ChainObserver {
+            shared: Arc::clone(&self.shared),
+            hook: self.hook.clone(),
+            head: self.plan.head,
+            save: !keep_saved,
+        };
+        let stop = self.plan.latest.iter().map(|(cid, _)| *cid).collect();
+        self.fetch(provider, FetchConfig { stop, segment: self.plan.segment }, roots, observer).await
+    }
+
+    /// How many entries the chain may have at the most.
+    fn limit(&self) -> Option<u64> {
+        let Plan { latest, seq, depth, first_depth, .. } = self.plan;
+        let span = match (latest, seq) {
+            (Some((_, latest)), Some(seq)) => Some(seq.saturating_sub(latest).max(1)),
+            (Some(_), None) => None,
+            (None, _) => first_depth,
+        };
+        depth.into_iter().chain(span).min()
+    }
+
+    /// Reads the fetched chain from the store, newest first, and checks that it is one.
+    async fn list(&self) -> Result<Vec<Cid>, FetchError> {
+        let (store, plan, limit) = (Arc::clone(&self.store), self.plan.clone(), self.limit());
+        blocking::unblock(move || list(store.as_ref(), &plan, limit)).await
+    }
+
+    /// Phase two: what the entries carry, oldest first, many entries a request.
+    async fn contents<P: Provider>(&mut self, provider: &P, entries: &[Cid]) -> Result<(), FetchError> {
+        let total = entries.len() as u64;
+        let without_content = total - self.plan.keep.unwrap_or(total).min(total);
+        let mut oldest_first = entries.iter().rev().copied().enumerate().peekable();
+        loop {
+            let batch: Vec<(usize, Cid)> = oldest_first.by_ref().take(limits::MAX_REQUEST_ROOTS).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let (store, shared) = (Arc::clone(&self.store), Arc::clone(&self.shared));
+            let Some(batch) =
+                blocking::unblock(move || prepare(store.as_ref(), &shared, batch, without_content)).await?
+            else {
+                continue;
+            };
+            let observer = ContentObserver {
+                shared: Arc::clone(&self.shared),
+                hook: self.hook.clone(),
+                head: self.plan.head,
+                upto: batch.entries.last().map_or(0, |entry| entry.seq),
+                entries: batch.entries,
+            };
+            let config = FetchConfig { stop: Vec::new(), segment: self.plan.segment };
+            self.fetch(provider, config, batch.roots, observer).await?;
+        }
+    }
+
+    async fn fetch<P: Provider, O: Observer>(
+        &mut self,
+        provider: &P,
+        config: FetchConfig,
+        roots: Vec<(usize, Root)>,
+        observer: O,
+    ) -> Result<(), FetchError> {
+        let fetch = Fetch::new(Arc::clone(&self.store), config, roots, observer);
+        let (fetch, result) = provider.sync(fetch).await;
+        if let Some(fetch) = fetch {
+            self.stats += fetch.stats();
+        }
+        result
+    }
+}
+
+/// A run of entries whose contents are fetched together.
+struct ContentBatch {
+    entries: Vec<EntryRef>,
+    roots: Vec<(usize, Root)>,
+}
+
+/// Reads the entries of a batch and says what is to be fetched for them; `None` where nothing is left to do.
+fn prepare<J: Journal>(
+    store: &dyn Blockstore,
+    shared: &Shared<J>,
+    batch: Vec<(usize, Cid)>,
+    without_content: u64,
+) -> Result<Option<ContentBatch>, FetchError> {
+    let latest = shared.latest();
+    let mut held = match latest {
+        Some((cid, _)) => held_content(store, &cid)?,
+        None => None,
+    };
+    let (mut bare, mut entries, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, cid) in batch {
+        let entry = entry(store, &cid)?;
+        let found = EntryRef { seq: entry.seq, cid, content: entry.content };
+        if latest.is_some_and(|(_, seq)| entry.seq <= seq) {
+            continue;
+        }
+        if (index as u64) < without_content {
+            bare.push(found);
+            continue;
+        }
+        fresh.push((entry.seq as usize, Root { cid: entry.content, selector: Selector::all(), held }));
+        entries.push(found);
+        held = Some(entry.content);
+    }
+    if !bare.is_empty() {
+        shared.move_latest(&bare, shared.saved())?;
+    }
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    // What an earlier run left over stands for the entries that it covered.
+    let roots = match shared.saved() {
+        Some(Saved { phase: Phase::Content { upto }, frontier, .. }) => {
+            let first = entries.first().map_or(0, |entry| entry.seq as usize);
+            let mut roots: Vec<_> = frontier.into_iter().filter(|(seq, _)| *seq >= first).collect();
+            roots.extend(fresh.into_iter().filter(|(seq, _)| *seq as u64 > upto));
+            roots
+        }
+        _ => fresh,
+    };
+    Ok(Some(ContentBatch { entries, roots }))
+}
+
+/// The content of the latest entry, if it is there: what the client may say it holds.
+fn held_content(store: &dyn Blockstore, latest: &Cid) -> Result<Option<Cid>, FetchError> {
+    let Some(block) = store.block(latest)? else { return Ok(None) };
+    let content = Entry::from_block(&block).ok().map(|entry| entry.content);
+    Ok(match content {
+        Some(content) if store.has(&content)? => Some(content),
+        _ => None,
+    })
+}
+
+fn entry(store: &dyn Blockstore, cid: &Cid) -> Result<Entry, FetchError> {
+    let block = store.block(cid)?.ok_or_else(|| FetchError::Missing { count: 1, first: Box::new(*cid) })?;
+    Entry::from_block(&block).map_err(|error| FetchError::BadFeed(error.to_string()))
+}
+
+fn list(store: &dyn Blockstore, plan: &Plan, limit: Option<u64>) -> Result<Vec<Cid>, FetchError> {
+    let mut entries = Vec::new();
+    let mut next = Some(plan.head);
+    let mut expected = plan.seq;
+    let stop = plan.latest.map(|(cid, _)| cid);
+    while let Some(cid) = next.filter(|cid| Some(*cid) != stop) {
+        if limit.is_some_and(|limit| entries.len() as u64 >= limit) {
+            break;
+        }
+        let entry = entry(store, &cid)?;
+        if expected.is_some_and(|seq| seq != entry.seq) {
+            let expected = expected.unwrap_or_default();
+            return Err(FetchError::BadFeed(format!("entry {cid} has number {}, not {expected}", entry.seq)));
+        }
+        entries.push(cid);
+        expected = Some(entry.seq - 1);
+        next = entry.previous;
+    }
+    match plan.latest {
+        Some(_) if plan.depth.is_some_and(|depth| entries.len() as u64 >= depth) => Ok(entries),
+        // Either the chain ended, or it went past the number of the stop link: it is another history.
+        Some((stop, seq)) if next != Some(stop) => Err(FetchError::BadFeed(format!(
+            "its chain does not lead back to entry {stop} (number {seq}), which it had before"
+        ))),
+        _ => Ok(entries),
+    }
+}
+
+impl<J: Journal> Shared<J> {
+    fn saved(&self) -> Option<Saved> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn latest(&self) -> Option<(Cid, u64)> {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, saved: Option<Saved>) -> Result<(), StoreError> {
+        self.journal.save(saved.as_ref())?;
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
+        Ok(())
+    }
+
+    fn move_latest(&self, entries: &[EntryRef], saved: Option<Saved>) -> Result<(), StoreError> {
+        self.journal.move_latest(entries, saved.as_ref())?;
+        if let Some(last) = entries.last() {
+            *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some((last.cid, last.seq));
+        }
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
+        Ok(())
+    }
+}
+
+struct ChainObserver<J> {
+    shared: Arc<Shared<J>>,
+    hook: Option<Arc<dyn BlockHook>>,
+    head: Cid,
+    save: bool,
+}
+
+impl<J: Journal> Observer for ChainObserver<J> {
+    fn block(&mut self, _: usize, _: &Visit, block: &Block, received: bool) -> Flow {
+        self.hook.as_ref().map_or(Flow::Continue, |hook| hook.block(block, received))
+    }
+
+    fn wants_held(&self) -> bool {
+        self.hook.is_some()
+    }
+
+    fn checkpoint(&mut self, checkpoint: Checkpoint<'_>) -> Result<(), StoreError> {
+        self.shared.journal.progress(Phase::Chain, checkpoint.stats, checkpoint.frontier.len());
+        if !self.save {
+            return Ok(());
+        }
+        self.shared.set(Some(Saved { head: self.head, phase: Phase::Chain, frontier: checkpoint.frontier.to_vec() }))
+    }
+}
+
+struct ContentObserver<J> {
+    shared: Arc<Shared<J>>,
+    hook: Option<Arc<dyn BlockHook>>,
+    head: Cid,
+    upto: u64,
+    /// Those whose content is not whole yet, oldest first.
+    entries: Vec<EntryRef>,
+}
+
+impl<J: Journal> Observer for ContentObserver<J> {
+    fn block(&mut self, _: usize, _: &Visit, block: &Block, received: bool) -> Flow {
+        self.hook.as_ref().map_or(Flow::Continue, |hook| hook.block(block, received))
+    }
+
+    fn wants_held(&self) -> bool {
+        self.hook.is_some()
+    }
+
+    fn checkpoint(&mut self, checkpoint: Checkpoint<'_>) -> Result<(), StoreError> {
+        let phase = Phase::Content { upto: self.upto };
+        self.shared.journal.progress(phase, checkpoint.stats, checkpoint.frontier.len());
+        let done = self.entries.partition_point(|entry| (entry.seq as usize) < checkpoint.roots_done);
+        let whole: Vec<_> = self.entries.drain(..done).collect();
+        let saved = Saved { head: self.head, phase, frontier: checkpoint.frontier.to_vec() };
+        if whole.is_empty() { self.shared.set(Some(saved)) } else { self.shared.move_latest(&whole, Some(saved)) }
+    }
+}

@@ -1,0 +1,5 @@
+//! Syncs between stores, over pipes in memory: what must happen, and what must not.
+
+mod hostile;
+mod support;
+mod sync;

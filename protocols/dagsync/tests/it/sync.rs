@@ -1,0 +1,242 @@
+//! Whole syncs between two stores, over a pipe in memory.
+
+use std::sync::{Arc, Mutex, atomic::Ordering};
+
+use crate::support::{Feed, Local, Memory};
+use cid::Cid;
+use dagmesh_dag::{Block, Blockstore, MemoryBlockstore};
+use dagmesh_dagsync::{
+    FetchError, Flow,
+    feed_sync::{BlockHook, FeedSync, Plan},
+};
+use futures_lite::future::block_on;
+
+fn plan(feed: &Feed) -> Plan {
+    let head = feed.head();
+    Plan {
+        head: head.cid,
+        seq: Some(head.seq),
+        latest: None,
+        depth: None,
+        first_depth: None,
+        keep: None,
+        segment: None,
+        saved: None,
+    }
+}
+
+/// The plan of a follower that stands at entry `seq`.
+fn plan_from(feed: &Feed, seq: usize) -> Plan {
+    let latest = feed.entries[seq - 1];
+    Plan { latest: Some((latest.cid, latest.seq)), ..plan(feed) }
+}
+
+fn empty() -> Arc<MemoryBlockstore> {
+    Arc::new(MemoryBlockstore::new())
+}
+
+fn sync(store: &Arc<MemoryBlockstore>, journal: &Memory, plan: Plan) -> FeedSync<Memory> {
+    FeedSync::new(store.clone(), journal.clone(), None, plan)
+}
+
+fn recorder() -> (Arc<Mutex<Vec<Cid>>>, Arc<dyn BlockHook>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&seen);
+    let hook = move |block: &Block, _: bool| {
+        into.lock().expect("a lock").push(*block.cid());
+        Flow::Continue
+    };
+    (seen, Arc::new(hook))
+}
+
+#[test]
+fn a_feed_is_whole_after_its_first_sync() {
+    let mut feed = Feed::new();
+    feed.append(50, 10);
+    let (store, journal) = (empty(), Memory::default());
+    let report = block_on(sync(&store, &journal, plan(&feed)).run(&Local::new(&feed.store))).expect("syncs");
+    assert_eq!(store.len(), feed.store.len());
+    assert_eq!(report.stats.blocks as usize, feed.store.len(), "each block travels once");
+    assert_eq!(report.entries, 50);
+    let kept = journal.0.lock().expect("a lock");
+    assert_eq!(kept.moves, feed.entries, "latest moves over each entry, oldest first");
+    assert_eq!(kept.saved, None, "nothing is left over");
+}
+
+#[test]
+fn only_what_is_new_travels_and_latest_moves_entry_by_entry() {
+    let mut feed = Feed::new();
+    feed.append(10, 20);
+    let (store, journal) = (empty(), Memory::default());
+    block_on(sync(&store, &journal, plan(&feed)).run(&Local::new(&feed.store))).expect("syncs");
+    feed.append(100, 20);
+    let expected = feed.store.len() - store.len();
+    let provider = Local::new(&feed.store);
+    let report = block_on(sync(&store, &journal, plan_from(&feed, 10)).run(&provider)).expect("syncs");
+    assert_eq!(report.entries, 100);
+    // Each of the 20 plain leaves comes back once beside a tree that lacks it: held since long ago, yet not to be seen
+    // from the trees alone.
+    let travelled = report.stats.blocks as usize;
+    assert!((expected..=expected + 20).contains(&travelled), "{travelled} blocks travelled where {expected} are new");
+    assert_eq!(journal.0.lock().expect("a lock").moves, feed.entries);
+    assert_eq!(
+        provider.requests.load(Ordering::SeqCst) - 2,
+        2,
+        "one request a phase, and one look each that finds nothing left"
+    );
+}
+
+#[test]
+fn stop_link_is_neither_fetched_nor_hooked() {
+    let mut feed = Feed::new();
+    feed.append(20, 3);
+    let (store, journal) = (empty(), Memory::default());
+    let (seen, hook) = recorder();
+    let mut sync = FeedSync::new(store.clone(), journal, Some(hook), plan_from(&feed, 15));
+    block_on(sync.run(&Local::new(&feed.store))).expect("syncs");
+    let stop = feed.entries[14].cid;
+    assert!(!store.has(&stop).expect("has"));
+    assert!(!seen.lock().expect("a lock").contains(&stop));
+    let chain: Vec<_> = feed.entries[15..].iter().rev().map(|entry| entry.cid).collect();
+    assert_eq!(seen.lock().expect("a lock")[..5], chain, "the chain first, newest first");
+}
+
+#[test]
+fn a_sync_in_segments_is_the_same_as_in_one_piece() {
+    let mut feed = Feed::new();
+    feed.append(500, 2);
+    let mut orders = Vec::new();
+    for segment in [None, Some(7), Some(100)] {
+        let (store, journal) = (empty(), Memory::default());
+        let (seen, hook) = recorder();
+        let mut sync = FeedSync::new(store.clone(), journal.clone(), Some(hook), Plan { segment, ..plan(&feed) });
+        let report = block_on(sync.run(&Local::new(&feed.store))).expect("syncs");
+        assert_eq!(store.len(), feed.store.len());
+        assert_eq!(journal.0.lock().expect("a lock").moves, feed.entries);
+        if let Some(segment) = segment {
+            assert!(report.stats.segments >= feed.store.len() as u64 / segment, "{:?}", report.stats);
+        }
+        // What is shared may be shown again in a later segment, as held; the order of first sights is the same.
+        let mut first = Vec::new();
+        for cid in seen.lock().expect("a lock").iter() {
+            if !first.contains(cid) {
+                first.push(*cid);
+            }
+        }
+        orders.push(first);
+    }
+    assert_eq!(orders[0], orders[1]);
+    assert_eq!(orders[0], orders[2]);
+}
+
+#[test]
+fn a_hook_ends_a_sync_at_once_and_keeps_what_came() {
+    let mut feed = Feed::new();
+    feed.append(100, 2);
+    let tenth = feed.entries[90].cid;
+    let hook = move |block: &Block, _: bool| {
+        if *block.cid() == tenth { Flow::Fail("enough".into()) } else { Flow::Continue }
+    };
+    let (store, journal) = (empty(), Memory::default());
+    let mut sync = FeedSync::new(store.clone(), journal.clone(), Some(Arc::new(hook)), plan(&feed));
+    let error = block_on(sync.run(&Local::new(&feed.store))).expect_err("fails");
+    assert!(matches!(&error, FetchError::Hook(reason) if reason == "enough"), "{error}");
+    assert_eq!(store.len(), 10, "ten entries came, and none after the hook");
+    assert_eq!(journal.0.lock().expect("a lock").moves, []);
+}
+
+#[test]
+fn a_hook_sends_the_sync_elsewhere_at_once() {
+    let mut feed = Feed::new();
+    feed.append(100, 1);
+    let (from, to) = (feed.entries[89].cid, feed.entries[9].cid);
+    let (seen, _) = recorder();
+    let into = Arc::clone(&seen);
+    let hook = move |block: &Block, _: bool| {
+        into.lock().expect("a lock").push(*block.cid());
+        if *block.cid() == from { Flow::Next(to) } else { Flow::Continue }
+    };
+    let (store, journal) = (empty(), Memory::default());
+    let mut sync = FeedSync::new(store.clone(), journal, Some(Arc::new(hook)), plan(&feed));
+    // The chain has a hole now, so it is no whole feed; what the hook asked for has come all the same.
+    block_on(sync.run(&Local::new(&feed.store))).expect_err("a hole");
+    let expected: Vec<_> = feed.entries[89..].iter().rev().chain(feed.entries[..10].iter().rev()).collect();
+    assert_eq!(*seen.lock().expect("a lock"), expected.iter().map(|entry| entry.cid).collect::<Vec<_>>());
+    assert_eq!(store.len(), 21);
+}
+
+#[test]
+fn a_sync_that_breaks_goes_on_where_it_stood() {
+    let mut feed = Feed::new();
+    feed.append(300, 30);
+    let whole = feed.store.len() as u64;
+    let (store, journal) = (empty(), Memory::default());
+    let provider = Local::new(&feed.store);
+    let mut travelled = 0;
+    for cut in [20_000, 30_000, 40_000, 50_000, u64::MAX] {
+        provider.cut_after.store(cut, Ordering::SeqCst);
+        let before = store.len() as u64;
+        let (latest, saved) = {
+            let kept = journal.0.lock().expect("a lock");
+            (kept.moves.last().map(|entry| (entry.cid, entry.seq)), kept.saved.clone())
+        };
+        let mut sync = sync(&store, &journal, Plan { latest, saved, ..plan(&feed) });
+        let result = block_on(sync.run(&provider));
+        assert_eq!(result.is_ok(), cut == u64::MAX, "{result:?}");
+        travelled += store.len() as u64 - before;
+    }
+    assert_eq!(travelled, whole);
+    assert_eq!(journal.0.lock().expect("a lock").moves, feed.entries, "no entry is skipped, none moved twice");
+    assert_eq!(store.len(), feed.store.len());
+}
+
+#[test]
+fn what_one_provider_lacks_comes_from_the_next() {
+    let mut feed = Feed::new();
+    feed.append(30, 5);
+    let poor = Arc::new(MemoryBlockstore::new());
+    let all: Vec<Cid> = feed.entries.iter().map(|entry| entry.cid).collect();
+    for cid in &all {
+        poor.put(&feed.store.block(cid).expect("gets").expect("is there")).expect("puts");
+    }
+    let (store, journal) = (empty(), Memory::default());
+    let mut sync = sync(&store, &journal, plan(&feed));
+    let error = block_on(sync.run(&Local::new(&poor))).expect_err("it has the chain alone");
+    assert!(matches!(error, FetchError::Missing { count: 30, .. }), "{error}");
+    assert_eq!(journal.0.lock().expect("a lock").moves, []);
+    let rich = Local::new(&feed.store);
+    let report = block_on(sync.run(&rich)).expect("syncs");
+    assert_eq!(report.stats.blocks as usize, feed.store.len(), "nothing travels twice");
+    assert_eq!(journal.0.lock().expect("a lock").moves, feed.entries);
+}
+
+#[test]
+fn depth_counts_at_the_first_sync_alone_and_keep_takes_the_newest_contents() {
+    let mut feed = Feed::new();
+    feed.append(20, 4);
+    let (store, journal) = (empty(), Memory::default());
+    let first = Plan { first_depth: Some(5), keep: Some(2), ..plan(&feed) };
+    let report = block_on(sync(&store, &journal, first).run(&Local::new(&feed.store))).expect("syncs");
+    assert_eq!(report.entries, 5);
+    assert_eq!(journal.0.lock().expect("a lock").moves, feed.entries[15..]);
+    let held: Vec<_> =
+        feed.entries.iter().filter(|entry| store.has(&entry.content).expect("has")).map(|entry| entry.seq).collect();
+    assert_eq!(held, [19, 20]);
+    feed.append(10, 4);
+    let then = Plan { first_depth: Some(5), ..plan_from(&feed, 20) };
+    let report = block_on(sync(&store, &journal, then).run(&Local::new(&feed.store))).expect("syncs");
+    assert_eq!(report.entries, 10, "a first-sync depth does not count where there is a stop link");
+}
+
+#[test]
+fn a_history_that_does_not_lead_back_to_latest_is_refused() {
+    let (mut feed, mut other) = (Feed::new(), Feed::new());
+    feed.append(5, 2);
+    other.append(3, 7);
+    let foreign = other.head();
+    let (store, journal) = (empty(), Memory::default());
+    let plan = Plan { latest: Some((foreign.cid, foreign.seq)), ..plan(&feed) };
+    let error = block_on(sync(&store, &journal, plan).run(&Local::new(&feed.store))).expect_err("another history");
+    assert!(matches!(&error, FetchError::BadFeed(reason) if reason.contains("does not lead back")), "{error}");
+    assert_eq!(journal.0.lock().expect("a lock").moves, []);
+}
