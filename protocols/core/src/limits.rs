@@ -180,6 +180,18 @@ pub const MAX_SYNCS: usize = 8;
 pub const MAX_PROVIDERS: usize = 16;
 /// Look-ups of the follower that run at once: questions for a head, searches for a peer or for providers.
 pub const MAX_LOOKUPS: usize = 32;
+/// How long the follower waits for a look-up's answer, in seconds, before it counts as failed: longer than any that
+/// the executor itself sets.
+pub const LOOKUP_TIMEOUT_SECS: u64 = 90;
+/// How often a followed publisher is asked for its head, in seconds, give or take a quarter: announcements get lost.
+pub const HEAD_CHECK_SECS: u64 = 5 * 60;
+/// A sync that has run for so long, in seconds, goes to the end of the queue if others wait: no chain is too long to
+/// let them in. What it has fetched is kept.
+pub const SYNC_SLICE_SECS: u64 = 30;
+/// A newer head, or a sign of life of its publisher, shortens the wait for the next try to this, in milliseconds.
+pub const NEWS_RETRY_MS: u64 = 5 * 1000;
+/// A provider that sent what it should not is left out for so long, in seconds, while there are others.
+pub const BAD_PROVIDER_SECS: u64 = 10 * 60;
 /// First wait before a failed sync is tried again, in milliseconds; doubles up to the next figure.
 pub const RETRY_MIN_MS: u64 = 500;
 /// Longest wait before a failed sync is tried again, in milliseconds.
