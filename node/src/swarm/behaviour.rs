@@ -6,7 +6,7 @@ use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{autonat, dcutr, gossipsub, identify, kad, mdns, memory_connection_limits, ping, relay, upnp};
+use libp2p::{autonat, dcutr, identify, kad, mdns, memory_connection_limits, ping, relay, upnp};
 
 use super::config::{KadMode, SwarmConfig};
 use super::error::SwarmError;
@@ -119,6 +119,3 @@ pub(super) fn kad_mode(mode: KadMode) -> Option<kad::Mode> {
         KadMode::Server => Some(kad::Mode::Server),
     }
 }
-
-/// The gossip event, named here so that the derive's event enum stays in this file.
-pub(super) type GossipEvent = gossipsub::Event;

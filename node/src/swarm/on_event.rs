@@ -54,9 +54,7 @@ impl Worker {
                 if let Some(addr) = self.listeners.get(&listener_id) {
                     self.starting.remove(addr);
                 }
-                // No router stands between the peers of such a network: what is listened on can be dialled.
-                let profile = self.config.profile;
-                if profile == Profile::Test || (profile != Profile::Public && !address::is_loopback(&address)) {
+                if self.counts_as_external(&address) {
                     self.swarm.add_external_address(address.clone());
                 }
                 self.emit(MeshEvent::Listening { addr: address });
@@ -112,6 +110,16 @@ impl Worker {
         if first {
             let direction = if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound };
             self.emit(MeshEvent::PeerConnected { peer, addr, direction });
+        }
+    }
+
+    /// No router stands between the peers of a network of one's own: what is listened on can be dialled. In tests of
+    /// reachability that is left to be proven.
+    fn counts_as_external(&self, address: &Multiaddr) -> bool {
+        match self.config.profile {
+            Profile::Public => false,
+            Profile::Lan | Profile::Private => !address::is_loopback(address),
+            Profile::Test => !self.config.autonat,
         }
     }
 

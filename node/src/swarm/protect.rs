@@ -14,6 +14,8 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 
 /// Keeps connections with chosen peers open while nothing uses them. Speaks no protocol.
+///
+/// Peers that speak gossipsub hold a stream with one another anyway; this is for the others.
 #[derive(Default)]
 pub(super) struct Protect {
     peers: BTreeSet<PeerId>,
@@ -130,4 +132,78 @@ impl ConnectionHandler for Keeper {
     }
 
     fn on_connection_event(&mut self, _: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt;
+    use libp2p::swarm::{ConnectionError, SwarmEvent};
+    use libp2p::{Swarm, SwarmBuilder, noise, tcp, yamux};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    fn swarm() -> Swarm<Protect> {
+        SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|_| Protect::default())
+            .unwrap()
+            .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_millis(100)))
+            .build()
+    }
+
+    /// Starts a swarm in the background that keeps all its connections with `friend`; returns where it listens.
+    async fn other(friend: PeerId) -> (PeerId, Multiaddr) {
+        let mut swarm = swarm();
+        swarm.behaviour_mut().set(friend, true);
+        swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        let peer = *swarm.local_peer_id();
+        loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                tokio::spawn(async move { while swarm.next().await.is_some() {} });
+                return (peer, address);
+            }
+        }
+    }
+
+    async fn closed_for_idleness(swarm: &mut Swarm<Protect>) -> PeerId {
+        let closed = async {
+            loop {
+                if let SwarmEvent::ConnectionClosed { peer_id, cause, .. } = swarm.select_next_some().await {
+                    assert!(matches!(cause, Some(ConnectionError::KeepAliveTimeout)), "{cause:?}");
+                    return peer_id;
+                }
+            }
+        };
+        timeout(DEADLINE, closed).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_ends_unless_the_peer_is_protected() {
+        let mut swarm = swarm();
+        let local = *swarm.local_peer_id();
+        let (kept, kept_addr) = other(local).await;
+        let (dropped, dropped_addr) = other(local).await;
+        swarm.behaviour_mut().set(kept, true);
+        swarm.behaviour_mut().set(dropped, true);
+        swarm.dial(kept_addr).unwrap();
+        swarm.dial(dropped_addr).unwrap();
+        let connected = async {
+            while swarm.connected_peers().count() < 2 {
+                swarm.select_next_some().await;
+            }
+        };
+        timeout(DEADLINE, connected).await.unwrap();
+        swarm.behaviour_mut().set(dropped, false);
+        assert_eq!(closed_for_idleness(&mut swarm).await, dropped);
+        assert!(swarm.is_connected(&kept));
+        swarm.behaviour_mut().set(kept, false);
+        assert_eq!(closed_for_idleness(&mut swarm).await, kept);
+    }
 }

@@ -340,28 +340,6 @@ async fn a_failed_dial_says_what_was_tried_and_how_it_failed() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_ends_unless_the_peer_is_protected() {
-    let idle = |config: &mut SwarmConfig| config.idle_timeout = Duration::from_millis(200);
-    let (mut a, b, c) = (Node::with(idle).await, Node::with(idle).await, Node::with(idle).await);
-    for node in [&b, &c] {
-        a.handle.protect(node.peer()).await.unwrap();
-        node.handle.protect(a.peer()).await.unwrap();
-        a.handle.connect(node.tcp().await).await.unwrap();
-    }
-    a.handle.unprotect(c.peer()).await.unwrap();
-    c.handle.unprotect(a.peer()).await.unwrap();
-    let (gone, expected) = (c.peer(), b.peer());
-    let lost = a
-        .event("idle time-out", |event| match event {
-            MeshEvent::PeerDisconnected { peer, .. } => Some(*peer),
-            _ => None,
-        })
-        .await;
-    assert_eq!(lost, gone);
-    assert!(a.sees("the protected peer", expected, |_| true).await.protected);
-}
-
-#[tokio::test]
 async fn a_banned_peer_is_disconnected_and_refused() {
     let (mut a, b) = (Node::start().await, Node::start().await);
     a.handle.connect(b.tcp().await).await.unwrap();
