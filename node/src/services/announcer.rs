@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dagmesh_announce::{
-    Announcement, Announcer, AnnouncerConfig, Effect, Input, PublishError, net, topic,
-};
+use dagmesh_announce::{Announcement, Announcer, AnnouncerConfig, Effect, Input, PublishError, net, topic};
 use dagmesh_dag::SignedHead;
 use libp2p::PeerId;
 
@@ -21,8 +19,10 @@ pub(crate) struct HeadAnnouncer {
 impl HeadAnnouncer {
     /// Starts to announce `heads`, and whatever [`announce`](Self::announce) adds.
     pub(crate) fn start(context: &Context, heads: Vec<SignedHead>) -> Self {
-        let this =
-            Self { context: context.clone(), machine: Driven::new(Announcer::new(AnnouncerConfig::new(rand::random()))) };
+        let this = Self {
+            context: context.clone(),
+            machine: Driven::new(Announcer::new(AnnouncerConfig::new(rand::random()))),
+        };
         for head in heads {
             this.machine.input(Input::Announce(head));
         }
@@ -105,10 +105,13 @@ impl HeadAnnouncer {
             self.machine.input(Input::Peers(self.listeners().await));
             loop {
                 match events.recv().await {
-                    Ok(MeshEvent::TopicJoined { topic: at, .. } | MeshEvent::TopicLeft { topic: at, .. }) if at == topic => {
+                    Ok(MeshEvent::TopicJoined { topic: at, .. } | MeshEvent::TopicLeft { topic: at, .. })
+                        if at == topic =>
+                    {
                         break;
                     }
-                    Ok(MeshEvent::PeerDisconnected { .. }) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                    Ok(MeshEvent::PeerDisconnected { .. })
+                    | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
                         break;
                     }
                     Ok(_) => {}

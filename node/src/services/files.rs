@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -22,6 +23,7 @@ use super::Context;
 use crate::{
     api::{ByteStream, ProgressSink},
     error::{ErrorKind, NodeError},
+    store::Pin,
     types::{
         AddRequest, Added, BlockPut, CarImported, CatRequest, DagGetRequest, DagImportRequest, DagPutRequest, DagStat,
         DataFormat, DirEntry, EntryKind, GetRequest, Gotten, HashName, Phase, Progress,
@@ -35,18 +37,33 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// Progress is reported once in so many blocks.
 const REPORT_EVERY: u64 = 1024;
 
-/// Imports a file or folder.
+/// Imports a file or folder and pins it.
 pub(crate) async fn add(context: &Context, request: AddRequest, progress: ProgressSink) -> Result<Added, NodeError> {
+    let _protection = context.store.protect();
+    let added = import(context, request.path, request.hidden, request.chunk_bytes, progress).await?;
+    let cid = added.cid;
+    // Until it is published, nothing else refers to it.
+    context.blocking(move |store| Ok(store.pin(&cid, &Pin::default())?)).await?;
+    Ok(added)
+}
+
+/// Imports a file or folder; the caller protects it until something refers to it.
+pub(crate) async fn import(
+    context: &Context,
+    path: PathBuf,
+    hidden: bool,
+    chunk_bytes: Option<usize>,
+    progress: ProgressSink,
+) -> Result<Added, NodeError> {
     context
         .blocking(move |store| {
-            let _protection = store.protect();
             let mut options = ImportOptions::default();
-            options.hidden = request.hidden;
-            if let Some(bytes) = request.chunk_bytes {
+            options.hidden = hidden;
+            if let Some(bytes) = chunk_bytes {
                 options.chunker = unixfs::Chunker::Fixed(bytes);
             }
             let mut show = |done: unixfs::Progress<'_>| progress.send(moved(Phase::Importing, &done));
-            let imported = unixfs::import(store, &request.path, &options, &mut show)?;
+            let imported = unixfs::import(store, &path, &options, &mut show)?;
             let mut skipped = Vec::new();
             if imported.special > 0 {
                 skipped.push(format!("{} sockets, devices or pipes", imported.special));
@@ -54,8 +71,6 @@ pub(crate) async fn add(context: &Context, request: AddRequest, progress: Progre
             if imported.hidden > 0 {
                 skipped.push(format!("{} hidden names (--hidden takes them)", imported.hidden));
             }
-            // Until it is published or pinned, nothing else refers to it.
-            store.pin(&imported.cid, &crate::store::Pin::default())?;
             Ok(Added {
                 cid: imported.cid,
                 blocks: imported.blocks,
@@ -86,7 +101,10 @@ pub(crate) async fn cat(context: &Context, request: CatRequest) -> Result<ByteSt
     // An error before the first byte is an answer of its own.
     let size = context.blocking(move |store| Ok(unixfs::cat(store, &request.cid)?.size())).await?;
     if request.offset > size {
-        return Err(NodeError::usage(format!("offset {} lies behind the end of {}: it has {size} bytes", request.offset, request.cid)));
+        return Err(NodeError::usage(format!(
+            "offset {} lies behind the end of {}: it has {size} bytes",
+            request.offset, request.cid
+        )));
     }
     Ok(stream(context, move |store, send| {
         let mut reader = unixfs::cat(store, &request.cid)?;
@@ -141,7 +159,7 @@ pub(crate) async fn dag_put(context: &Context, request: DagPutRequest) -> Result
     context
         .blocking(move |store| {
             store.put(&block)?;
-            store.pin(block.cid(), &crate::store::Pin::default())?;
+            store.pin(block.cid(), &Pin::default())?;
             Ok(BlockPut { cid: *block.cid(), bytes: block.data().len() as u64 })
         })
         .await
@@ -180,7 +198,13 @@ pub(crate) async fn dag_stat(context: &Context, cid: Cid, progress: ProgressSink
                 if stat.blocks.is_multiple_of(REPORT_EVERY) {
                     let known_blocks = stat.blocks + walk.waiting() as u64;
                     let (done_blocks, bytes) = (stat.blocks, stat.bytes);
-                    progress.send(Progress { phase: Phase::Walking, done_blocks, known_blocks, bytes, ..Progress::default() });
+                    progress.send(Progress {
+                        phase: Phase::Walking,
+                        done_blocks,
+                        known_blocks,
+                        bytes,
+                        ..Progress::default()
+                    });
                 }
             }
             if stat.blocks == 0 { Err(not_held(&cid)) } else { Ok(stat) }
@@ -197,7 +221,7 @@ pub(crate) async fn dag_import(context: &Context, request: DagImportRequest) -> 
             let report = car::import(store, file)
                 .map_err(|error| NodeError::from(error).context(format!("cannot import {}", request.path.display())))?;
             for root in &report.roots {
-                store.pin(root, &crate::store::Pin::default())?;
+                store.pin(root, &Pin::default())?;
             }
             Ok(CarImported {
                 roots: report.roots,
@@ -303,14 +327,20 @@ fn convert(data: Bytes, from: DataFormat, to: DataFormat) -> Result<Bytes, NodeE
             serde_ipld_dagjson::from_slice(&data).map_err(|error| bad(error.to_string()))?
         }
         (from, to) if from == to => return Ok(data),
-        (from, to) => return Err(NodeError::usage(format!("there is no way from {from:?} to {to:?} that keeps the data"))),
+        (from, to) => {
+            return Err(NodeError::usage(format!("there is no way from {from:?} to {to:?} that keeps the data")));
+        }
     };
     let written = match to {
         DataFormat::DagCbor => dagmesh_core::cbor::to_vec(&value).map_err(|error| bad(error.to_string()))?,
         _ => serde_ipld_dagjson::to_vec(&value).map_err(|error| bad(error.to_string()))?,
     };
     if written.len() > limits::MAX_BLOCK_BYTES {
-        return Err(NodeError::usage(format!("{} bytes are over the cap of a block, {}", written.len(), limits::MAX_BLOCK_BYTES)));
+        return Err(NodeError::usage(format!(
+            "{} bytes are over the cap of a block, {}",
+            written.len(),
+            limits::MAX_BLOCK_BYTES
+        )));
     }
     Ok(written.into())
 }

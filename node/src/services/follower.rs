@@ -1,10 +1,6 @@
 //! Following: carries out what the follower machine decides.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use cid::Cid;
 use dagmesh_announce::VerifiedAnnouncement;
@@ -82,12 +78,7 @@ impl Follower {
     }
 
     /// Follows a feed from now on, also after a restart; of one that is followed already, changes the policy.
-    pub(crate) async fn follow(
-        &self,
-        key: FollowKey,
-        addrs: &[Multiaddr],
-        policy: Policy,
-    ) -> Result<(), NodeError> {
+    pub(crate) async fn follow(&self, key: FollowKey, addrs: &[Multiaddr], policy: Policy) -> Result<(), NodeError> {
         if key.publisher == self.context.key.public().to_peer_id() {
             return Err(NodeError::usage("this is the node's own peer id; a node does not follow itself"));
         }
@@ -98,11 +89,8 @@ impl Follower {
                 let known = store.follow(&stored.publisher, &stored.feed)?;
                 let mut record =
                     known.unwrap_or_else(|| FollowRecord { created_ms: unix_ms(), ..FollowRecord::default() });
-                record.policy = FollowPolicy {
-                    depth: policy.depth,
-                    keep: policy.keep,
-                    first_sync_depth: policy.first_sync_depth,
-                };
+                record.policy =
+                    FollowPolicy { depth: policy.depth, keep: policy.keep, first_sync_depth: policy.first_sync_depth };
                 remember(&mut record.addrs, addrs);
                 store.set_follow(&stored.publisher, &stored.feed, &record)?;
                 Ok(record)
@@ -131,6 +119,22 @@ impl Follower {
         }
         self.context.swarm.unprotect(publisher).await?;
         Ok(removed)
+    }
+
+    /// Sets what counts as synced; `None`: nothing.
+    pub(crate) async fn set_latest(&self, key: FollowKey, latest: Option<(Cid, u64)>) -> Result<(), NodeError> {
+        let stored = key.clone();
+        let changed = self.context.blocking(move |store| {
+            Ok(store.update_follow(&stored.publisher, &stored.feed, |record| {
+                record.latest = latest.map(|(entry, _)| entry);
+                record.latest_seq = latest.map_or(0, |(_, seq)| seq);
+            })?)
+        });
+        if changed.await?.is_none() {
+            return Err(NodeError::not_found(format!("{key} is not followed; `dagmesh follows` lists what is")));
+        }
+        self.machine.input(Input::SetLatest { key, latest: latest.map(|(entry, seq)| Latest { entry, seq }) });
+        Ok(())
     }
 
     /// How each follow stands.
@@ -303,7 +307,12 @@ impl Follower {
         let saved = match self.begin(&key, &head).await {
             Ok(saved) => saved,
             Err(error) => {
-                return Input::SyncFailed { id, provider: None, reason: error.to_string(), kind: FailureKind::Retryable };
+                return Input::SyncFailed {
+                    id,
+                    provider: None,
+                    reason: error.to_string(),
+                    kind: FailureKind::Retryable,
+                };
             }
         };
         let plan = Plan {
@@ -393,12 +402,9 @@ impl Follower {
                 return;
             }
             Said::FollowRefused { key, reason } => return tracing::warn!(%key, %reason, "a feed is not followed"),
-            Said::HeadAnnounced { key, head } => Event::HeadAnnounced {
-                publisher: key.publisher,
-                feed: key.feed,
-                head: head.entry,
-                seq: head.seq,
-            },
+            Said::HeadAnnounced { key, head } => {
+                Event::HeadAnnounced { publisher: key.publisher, feed: key.feed, head: head.entry, seq: head.seq }
+            }
             Said::SyncStarted { key, head, stop, from, .. } => Event::SyncStarted {
                 publisher: key.publisher,
                 feed: key.feed,

@@ -74,11 +74,7 @@ impl Publisher {
         let key = Arc::clone(&self.context.key);
         let (before, head) = self.context.blocking(move |store| append(store, &key, &feed, content, meta)).await?;
         self.context.validator.lock().learn(&head);
-        self.context.events.tell(Event::Published {
-            feed: head.feed().clone(),
-            head: *head.head(),
-            seq: head.seq(),
-        });
+        self.context.events.tell(Event::Published { feed: head.feed().clone(), head: *head.head(), seq: head.seq() });
         self.provide(&head, before.as_ref());
         let peers = if announce { self.announce(&head).await } else { 0 };
         Ok((head, peers))

@@ -17,8 +17,8 @@ pub mod links;
 mod memory;
 pub mod selector;
 pub mod store;
-pub mod walk;
 pub mod unixfs;
+pub mod walk;
 
 pub use block::{Block, BlockError};
 pub use feed::{Entry, FeedError, FeedName, HeadOrder, SignedHead};
