@@ -6,6 +6,8 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod error;
+#[cfg(test)]
+mod fake;
 pub mod http;
 pub mod identity;
 pub mod node;

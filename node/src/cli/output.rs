@@ -41,9 +41,9 @@ impl From<io::Error> for Failure {
 /// Where output goes.
 pub struct Streams {
     /// Results.
-    pub out: Box<dyn Write + Send>,
+    pub out: Box<dyn Write + Send + Sync>,
     /// Errors and progress.
-    pub err: Box<dyn Write + Send>,
+    pub err: Box<dyn Write + Send + Sync>,
     /// Whether a person sees `out`.
     pub out_is_terminal: bool,
     /// Whether a person sees `err`: only then is progress drawn.

@@ -124,7 +124,8 @@ impl Loaded {
 /// All layers above the profile: what a person has set.
 fn upper_layers(sources: &Sources) -> Result<Figment, NodeError> {
     let mut figment = Figment::new();
-    for file in [&sources.user_file, &sources.file].into_iter().flatten() {
+    let user_file = sources.user_file.as_ref().filter(|file| file.exists());
+    for file in [user_file, sources.file.as_ref()].into_iter().flatten() {
         figment = figment.merge(Toml::file_exact(file));
     }
     for (name, text) in &sources.env {

@@ -181,10 +181,16 @@ impl<S: Send + Sync, Q: DeserializeOwned> FromRequest<S> for Ask<Q> {
 
     async fn from_request(request: Request, _: &S) -> std::result::Result<Self, Response> {
         let max = limits::MAX_API_BODY_BYTES;
-        let Ok(body) = to_bytes(request.into_body(), max).await else {
+        let too_large = || {
             let error = NodeError::usage(format!("the request has more than {max} bytes, or was cut short"));
-            return Err((StatusCode::PAYLOAD_TOO_LARGE, error_response(&error)).into_response());
+            (StatusCode::PAYLOAD_TOO_LARGE, error_response(&error)).into_response()
         };
+        // What says itself that it is too large is not read at all.
+        let claimed = request.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
+        if claimed.is_some_and(|len: usize| len > max) {
+            return Err(too_large());
+        }
+        let body = to_bytes(request.into_body(), max).await.map_err(|_| too_large())?;
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
         Ok(Self(serde_json::from_slice(text).map_err(|error| NodeError::usage(format!("wrong request: {error}")))))
     }

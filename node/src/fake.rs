@@ -1,0 +1,234 @@
+//! A node that only pretends, for the tests of the API and of the commands.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use cid::Cid;
+use dagmesh_dag::{Block, Codec, HashCode};
+use futures::StreamExt;
+use libp2p::PeerId;
+use tokio::sync::{Semaphore, broadcast};
+
+use crate::{
+    api::{Api, ByteStream, EventStream, ProgressSink, Result},
+    error::{ErrorKind, NodeError},
+    ticket::Ticket,
+    types::*,
+};
+
+/// How long a test waits for what must happen.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits for what must happen.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+}
+
+/// Answers by rote. What a method does beside that stands at it.
+pub(crate) struct FakeNode {
+    pub(crate) peer: PeerId,
+    pub(crate) events: broadcast::Sender<Event>,
+    /// One permit for each long method that was dropped before its end.
+    pub(crate) dropped: Arc<Semaphore>,
+    /// One permit for each `shutdown`.
+    pub(crate) shut: Arc<Semaphore>,
+}
+
+impl FakeNode {
+    pub(crate) fn new() -> Arc<Self> {
+        let peer = libp2p::identity::Keypair::generate_ed25519().public().to_peer_id();
+        let (dropped, shut) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        Arc::new(Self { peer, events: broadcast::channel(16).0, dropped, shut })
+    }
+}
+
+pub(crate) fn cid() -> Cid {
+    *Block::new(Codec::Raw, HashCode::Sha2_256, &b"fake"[..]).expect("a block").cid()
+}
+
+/// Adds a permit when it is dropped.
+struct OnDrop(Arc<Semaphore>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
+}
+
+fn absent<T>() -> Result<T> {
+    Err(NodeError::other("the fake node has no such method"))
+}
+
+impl Api for FakeNode {
+    async fn id(&self) -> Result<Identity> {
+        Ok(Identity { peer_id: self.peer, addrs: vec!["/ip4/127.0.0.1/tcp/4101".parse().expect("an address")] })
+    }
+
+    async fn status(&self) -> Result<Status> {
+        Ok(Status {
+            peer_id: self.peer,
+            version: "0".into(),
+            network: "test".into(),
+            profile: "test".into(),
+            uptime_ms: 1,
+            listen: vec!["/ip4/127.0.0.1/tcp/4101".parse().expect("an address")],
+            addresses: Vec::new(),
+            peers: 0,
+            topic_peers: 0,
+            feeds: Vec::new(),
+            follows: 0,
+            in_sync: 0,
+            syncing: 0,
+            blocks: 0,
+            bytes: 0,
+            warnings: Vec::new(),
+        })
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerInfo>> {
+        Ok(Vec::new())
+    }
+
+    async fn connect(&self, request: ConnectRequest) -> Result<Connected> {
+        Ok(Connected { peer_id: self.peer, addr: request.addr })
+    }
+
+    /// Three reports, then the answer; with `hidden`, one report and then nothing for ever.
+    async fn add(&self, request: AddRequest, progress: ProgressSink) -> Result<Added> {
+        let dropped = OnDrop(Arc::clone(&self.dropped));
+        for done_blocks in 1..=3 {
+            progress.send(Progress { done_blocks, known_blocks: 3, ..Progress::default() });
+            tokio::task::yield_now().await;
+            if request.hidden {
+                std::future::pending::<()>().await;
+            }
+        }
+        std::mem::forget(dropped);
+        Ok(Added { cid: cid(), blocks: 3, bytes: 4, files: 1, new_blocks: 3, skipped: Vec::new() })
+    }
+
+    async fn get(&self, request: GetRequest, _: ProgressSink) -> Result<Gotten> {
+        Ok(Gotten { cid: request.cid, files: 1, bytes: 4 })
+    }
+
+    /// Two pieces; at offset 1 an error instead of the second, at offset 2 instead of the first.
+    async fn cat(&self, request: CatRequest) -> Result<ByteStream> {
+        let bad = || Err(NodeError::verification("a block of the file is damaged"));
+        let pieces = match request.offset {
+            0 => vec![Ok(Bytes::from_static(b"one")), Ok(Bytes::from_static(b"two"))],
+            1 => vec![Ok(Bytes::from_static(b"one")), bad(), Ok(Bytes::from_static(b"three"))],
+            _ => vec![bad()],
+        };
+        Ok(Box::pin(futures::stream::iter(pieces)))
+    }
+
+    async fn ls(&self, _: CidRequest) -> Result<Vec<DirEntry>> {
+        let entry = |name: &str, kind| DirEntry { name: name.into(), cid: cid(), kind, size: Some(2048) };
+        Ok(vec![entry("a\u{1b}[31m", EntryKind::File), entry("b", EntryKind::Directory)])
+    }
+
+    async fn dag_put(&self, request: DagPutRequest) -> Result<BlockPut> {
+        let block = Block::new(Codec::Raw, HashCode::Sha2_256, request.data)?;
+        Ok(BlockPut { cid: *block.cid(), bytes: block.data().len() as u64 })
+    }
+
+    async fn dag_get(&self, _: DagGetRequest) -> Result<Bytes> {
+        Ok(Bytes::from_static(b"fake"))
+    }
+
+    async fn dag_stat(&self, request: CidRequest, _: ProgressSink) -> Result<DagStat> {
+        Ok(DagStat { cid: request.cid, blocks: 1, bytes: 4, depth: 0, missing: 0 })
+    }
+
+    async fn dag_import(&self, _: DagImportRequest, _: ProgressSink) -> Result<CarImported> {
+        Ok(CarImported { roots: vec![cid()], blocks: 1, bytes: 4, new_blocks: 1 })
+    }
+
+    async fn dag_export(&self, _: CidRequest) -> Result<ByteStream> {
+        Ok(Box::pin(futures::stream::iter([Ok(Bytes::from_static(b"car"))])))
+    }
+
+    async fn publish(&self, request: PublishRequest, _: ProgressSink) -> Result<Published> {
+        let content = match request.content {
+            Content::Cid(cid) => cid,
+            Content::Path(_) => cid(),
+        };
+        Ok(Published { feed: request.feed, head: cid(), seq: 0, content, blocks_added: 2, peers: 0 })
+    }
+
+    /// Fails in the way that the feed's name says.
+    async fn head(&self, request: HeadRequest) -> Result<Head> {
+        let name = request.feed.map(|feed| feed.to_string()).unwrap_or_default();
+        match serde_json::from_value::<ErrorKind>(name.into()) {
+            Ok(kind) => Err(NodeError::new(kind, "as asked")),
+            Err(_) => Ok(Head { publisher: self.peer, feed: Default::default(), head: cid(), seq: 7, time: 1 }),
+        }
+    }
+
+    async fn announce(&self, request: AnnounceRequest) -> Result<Announced> {
+        Ok(Announced { head: request.cid, peers: 0 })
+    }
+
+    async fn follow(&self, request: FollowRequest, _: ProgressSink) -> Result<Follow> {
+        Ok(Follow {
+            publisher: request.target.peer(),
+            feed: request.target.feed_or(request.feed),
+            state: FollowState::Waiting,
+            reason: Some("no peer is connected that serves it".into()),
+            latest: None,
+            announced: None,
+            known_blocks: 0,
+            have_blocks: 0,
+            latest_seq: None,
+            announced_seq: None,
+            since: 1,
+            retry_at: None,
+            keep: request.keep,
+            depth: request.depth,
+        })
+    }
+
+    async fn follows(&self) -> Result<Vec<Follow>> {
+        Ok(Vec::new())
+    }
+
+    async fn unfollow(&self, request: UnfollowRequest) -> Result<Unfollowed> {
+        Ok(Unfollowed { publisher: request.target.peer(), feeds: request.feed.into_iter().collect() })
+    }
+
+    async fn sync(&self, _: SyncRequest, _: ProgressSink) -> Result<Synced> {
+        absent()
+    }
+
+    async fn watch(&self) -> Result<EventStream> {
+        let events = futures::stream::unfold(self.events.subscribe(), async |mut events| {
+            events.recv().await.ok().map(|event| (event, events))
+        });
+        let hello = futures::stream::iter([Event::Lagged { missed: 0 }]);
+        Ok(Box::pin(hello.chain(events)))
+    }
+
+    async fn ticket(&self, request: TicketRequest) -> Result<TicketMade> {
+        let addrs = self.id().await?.addrs;
+        let ticket = Ticket::new(self.peer, &addrs, request.feed.clone())?.to_string();
+        Ok(TicketMade { ticket, peer_id: self.peer, addrs, feed: request.feed })
+    }
+
+    async fn gc(&self, request: GcRequest, _: ProgressSink) -> Result<GcReport> {
+        Ok(GcReport { removed: 1, bytes: 4, kept: 0, dry_run: request.dry_run })
+    }
+
+    async fn repo_verify(&self, _: ProgressSink) -> Result<VerifyReport> {
+        let damaged_cids = vec![cid()];
+        Ok(VerifyReport { checked: 2, bytes: 8, damaged: 1, damaged_cids, missing: 0, missing_cids: Vec::new() })
+    }
+
+    async fn repo_stat(&self) -> Result<RepoStat> {
+        absent()
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.shut.add_permits(1);
+        Ok(())
+    }
+}
