@@ -24,7 +24,7 @@ impl HeadAnnouncer {
             machine: Driven::new(Announcer::new(AnnouncerConfig::new(rand::random()))),
         };
         for head in heads {
-            this.machine.input(Input::Announce(head));
+            this.machine.input(Input::Announce(Box::new(head)));
         }
         let (driver, listener) = (this.clone(), this.clone());
         context.spawn(async move { driver.machine.run(|effect| driver.act(effect)).await });
@@ -34,7 +34,7 @@ impl HeadAnnouncer {
 
     /// Announces a head now; queued while nobody is on the topic. Returns how many peers it went to at once.
     pub(crate) async fn announce(&self, head: SignedHead) -> usize {
-        self.machine.input(Input::Announce(head));
+        self.machine.input(Input::Announce(Box::new(head)));
         self.listeners().await
     }
 

@@ -71,16 +71,11 @@ impl FollowJournal {
     fn stage(&self, saved: &Saved) -> Result<(StagedFrontier, Vec<u8>), store::Error> {
         let base = saved.frontier.iter().map(|(root, _)| *root).min().unwrap_or(0);
         let mut selectors = Encoded::default();
-        let links: Vec<_> = saved
-            .frontier
-            .iter()
-            .map(|(root, link)| FrontierLink {
-                root: u32::try_from(root - base).unwrap_or(u32::MAX),
-                cid: link.cid,
-                selector: selectors.of(&link.selector),
-                held: link.held,
-            })
-            .collect();
+        let mut links = Vec::with_capacity(saved.frontier.len());
+        for (root, link) in &saved.frontier {
+            let (root, selector) = (u32::try_from(root - base).unwrap_or(u32::MAX), selectors.of(&link.selector)?);
+            links.push(FrontierLink { root, cid: link.cid, selector, held: link.held });
+        }
         let upto = match saved.phase {
             Phase::Chain => None,
             Phase::Content { upto } => Some(upto),
@@ -157,16 +152,17 @@ fn frontier(key: &FollowKey) -> FrontierKey {
 struct Encoded(Vec<(Selector, bytes::Bytes)>);
 
 impl Encoded {
-    fn of(&mut self, selector: &Selector) -> bytes::Bytes {
+    fn of(&mut self, selector: &Selector) -> Result<bytes::Bytes, StoreError> {
         if let Some((_, bytes)) = self.0.iter().find(|(known, _)| known == selector) {
-            return bytes.clone();
+            return Ok(bytes.clone());
         }
-        let bytes = bytes::Bytes::from(selector.to_cbor());
+        let encoded = selector.to_cbor().map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let bytes = bytes::Bytes::from(encoded);
         // Depth limits make a selector a level; a frontier is no deeper than a few dozen of them.
         if self.0.len() < 64 {
             self.0.push((selector.clone(), bytes.clone()));
         }
-        bytes
+        Ok(bytes)
     }
 }
 

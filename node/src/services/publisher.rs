@@ -192,16 +192,6 @@ fn feed_error(error: dagmesh_dag::FeedError) -> NodeError {
     NodeError::new(ErrorKind::Usage, format!("the entry cannot be made: {error}"))
 }
 
-impl From<crate::store::Error> for NodeError {
-    fn from(error: crate::store::Error) -> Self {
-        match error {
-            crate::store::Error::Store(error) => error.into(),
-            error @ crate::store::Error::Busy(_) => Self::new(ErrorKind::Unavailable, error.to_string()),
-            error => Self::other(error.to_string()),
-        }
-    }
-}
-
 /// The store's errors on the way through services that speak [`StoreError`].
 pub(crate) fn store_error(error: crate::store::Error) -> StoreError {
     match error {

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
+pub use crate::config::{KadMode, Profile};
 use dagmesh_core::limits;
 use libp2p::pnet::PreSharedKey;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
-use serde::{Deserialize, Serialize};
 
 use super::address;
 use super::error::SwarmError;
@@ -17,45 +17,6 @@ pub const PUBLIC_BOOTSTRAP: [&str; 5] = [
     "/dnsaddr/bootstrap.libp2p.io/p2p/QmcZf59bWwK5XFi76CZX8cbJ4BhTzzA3gU1ZjYZcYW3dwt",
     "/dnsaddr/va1.bootstrap.libp2p.io/p2p/12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8",
 ];
-
-/// What kind of network the node joins; chooses the defaults of [`SwarmConfig`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// The public libp2p network: its bootstrap peers and its DHT; private addresses of strangers are not used.
-    #[default]
-    Public,
-    /// One local network, found by mDNS.
-    Lan,
-    /// A network of its own, joined through given bootstrap peers, with a pre-shared key where one is set.
-    Private,
-    /// Loopback with free ports, nothing to join, no mDNS; serves Kademlia at once.
-    Test,
-}
-
-impl std::fmt::Display for Profile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Public => "public",
-            Self::Lan => "lan",
-            Self::Private => "private",
-            Self::Test => "test",
-        })
-    }
-}
-
-/// Whether the node answers Kademlia queries of others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KadMode {
-    /// Client until an external address is confirmed, then server.
-    #[default]
-    Auto,
-    /// Asks, never answers: peers do not put the node into their routing tables.
-    Client,
-    /// Answers at once.
-    Server,
-}
 
 /// How the swarm is set up. Start from [`SwarmConfig::for_profile`] and change fields.
 #[derive(Debug, Clone)]
