@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(cli::run(&Real, std::env::args_os(), Streams::standard()));
+    let code = runtime.block_on(cli::run(&Real, std::env::args_os().collect::<Vec<_>>(), Streams::standard()));
     // What blocks on the disk is done, or has been given up; the process does not wait for it twice.
     runtime.shutdown_background();
     ExitCode::from(code)
