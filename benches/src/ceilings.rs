@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use dagmesh_dag::HashCode;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use libp2p::{Multiaddr, StreamProtocol, Swarm, SwarmBuilder, noise, swarm::SwarmEvent, tcp, tls, yamux};
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, noise,
+    swarm::{SwarmEvent, dial_opts::DialOpts},
+    tcp, tls, yamux,
+};
 use libp2p_stream::Behaviour;
 use tokio::{task::JoinHandle, time::timeout};
 
@@ -48,10 +52,10 @@ pub async fn plain_stream(bytes: u64) -> Result<Sample> {
     let (mut server, addr) = listening_swarm().await?;
     let peer = *server.local_peer_id();
     let mut incoming = server.behaviour_mut().new_control().accept(PROTOCOL).context("registering a protocol")?;
-    let mut client = swarm()?;
-    client.add_peer_address(peer, addr);
+    let _server = Task::spawn(drive(server));
+    let client = connected_swarm(peer, addr).await?;
     let mut control = client.behaviour().new_control();
-    let _swarms = [Task::spawn(drive(server)), Task::spawn(drive(client))];
+    let _client = Task::spawn(drive(client));
 
     let receiver = Task::spawn(async move {
         let (_, mut stream) = incoming.next().await.context("no stream came in")?;
@@ -161,6 +165,22 @@ async fn listening_swarm() -> Result<(Swarm<Behaviour>, Multiaddr)> {
     };
     let addr = timeout(SETUP, addr).await.context("no address to listen on")?;
     Ok((swarm, addr))
+}
+
+async fn connected_swarm(peer: PeerId, addr: Multiaddr) -> Result<Swarm<Behaviour>> {
+    let mut swarm = swarm()?;
+    swarm.dial(DialOpts::peer_id(peer).addresses(vec![addr]).build()).context("dialling loopback")?;
+    let connected = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { .. } => return Ok(()),
+                SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error),
+                _ => {}
+            }
+        }
+    };
+    timeout(SETUP, connected).await.context("connecting took too long")?.context("connecting")?;
+    Ok(swarm)
 }
 
 async fn drive(mut swarm: Swarm<Behaviour>) -> Result<()> {

@@ -1,7 +1,9 @@
 //! Measurements. Each prints its workload, our figure, the ceiling measured in the same run, their ratio and the bar:
 //! an absolute figure says little on a machine that is shared.
 //!
-//!     cargo run --release -p dagmesh-benches -- NAME [--json] [--scale 0.1] [--runs 3]
+//! ```text
+//! cargo run --release -p dagmesh-benches -- NAME [--json] [--scale 0.1] [--runs 3]
+//! ```
 //!
 //! # Adding one
 //! A measurement is a module with `pub fn run(args: &Args) -> anyhow::Result<Vec<Row>>`, and an entry in [`ROWS`].

@@ -1,4 +1,6 @@
 //! A libp2p node that keeps content-addressed DAGs in sync between publishers and subscribers.
+//!
+//! [`Node`] is the whole of it behind one handle: [`Node::builder`] starts it, [`Api`] says what it does.
 
 pub mod api;
 pub mod cli;
@@ -8,10 +10,14 @@ pub mod error;
 mod fake;
 pub mod http;
 pub mod identity;
+pub mod node;
+mod services;
 pub mod store;
+pub mod swarm;
 pub mod ticket;
 pub mod types;
 pub mod upkeep;
 
 pub use api::Api;
 pub use error::{ErrorKind, NodeError};
+pub use node::{Node, NodeBuilder};

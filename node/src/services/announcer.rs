@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dagmesh_announce::{
-    Announcement, Announcer, AnnouncerConfig, Effect, Input, PublishError, net, topic,
-};
+use dagmesh_announce::{Announcement, Announcer, AnnouncerConfig, Effect, Input, PublishError, net, topic};
 use dagmesh_dag::SignedHead;
 use libp2p::PeerId;
 
@@ -21,10 +19,12 @@ pub(crate) struct HeadAnnouncer {
 impl HeadAnnouncer {
     /// Starts to announce `heads`, and whatever [`announce`](Self::announce) adds.
     pub(crate) fn start(context: &Context, heads: Vec<SignedHead>) -> Self {
-        let this =
-            Self { context: context.clone(), machine: Driven::new(Announcer::new(AnnouncerConfig::new(rand::random()))) };
+        let this = Self {
+            context: context.clone(),
+            machine: Driven::new(Announcer::new(AnnouncerConfig::new(rand::random()))),
+        };
         for head in heads {
-            this.machine.input(Input::Announce(head));
+            this.machine.input(Input::Announce(Box::new(head)));
         }
         let (driver, listener) = (this.clone(), this.clone());
         context.spawn(async move { driver.machine.run(|effect| driver.act(effect)).await });
@@ -34,7 +34,7 @@ impl HeadAnnouncer {
 
     /// Announces a head now; queued while nobody is on the topic. Returns how many peers it went to at once.
     pub(crate) async fn announce(&self, head: SignedHead) -> usize {
-        self.machine.input(Input::Announce(head));
+        self.machine.input(Input::Announce(Box::new(head)));
         self.listeners().await
     }
 
@@ -105,10 +105,13 @@ impl HeadAnnouncer {
             self.machine.input(Input::Peers(self.listeners().await));
             loop {
                 match events.recv().await {
-                    Ok(MeshEvent::TopicJoined { topic: at, .. } | MeshEvent::TopicLeft { topic: at, .. }) if at == topic => {
+                    Ok(MeshEvent::TopicJoined { topic: at, .. } | MeshEvent::TopicLeft { topic: at, .. })
+                        if at == topic =>
+                    {
                         break;
                     }
-                    Ok(MeshEvent::PeerDisconnected { .. }) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                    Ok(MeshEvent::PeerDisconnected { .. })
+                    | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
                         break;
                     }
                     Ok(_) => {}

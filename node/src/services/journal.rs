@@ -2,20 +2,20 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use cid::Cid;
 use dagmesh_core::cbor;
-use dagmesh_dag::{FeedName, StoreError, selector::Selector, walk::Root};
+use dagmesh_dag::{StoreError, selector::Selector, walk::Root};
 use dagmesh_dagsync::{
     FetchStats,
     feed_sync::{EntryRef, Journal, Phase, Saved},
+    follower::{FollowKey, Follower, Input, SyncId},
 };
-use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::{events::Events, publisher::store_error};
+use super::{driven::Driven, events::Events, publisher::store_error};
 use crate::{
     store::{self, Batch, FrontierKey, FrontierLink, SavedFrontier, StagedFrontier, Store},
     types::Event,
@@ -31,7 +31,7 @@ pub(crate) struct Gauge {
     /// Bytes that have travelled.
     pub(crate) bytes: AtomicU64,
     /// Whether the chain is being fetched.
-    pub(crate) chain: std::sync::atomic::AtomicBool,
+    pub(crate) chain: AtomicBool,
 }
 
 impl Gauge {
@@ -47,14 +47,14 @@ impl Gauge {
 /// The journal of one followed feed.
 pub(crate) struct FollowJournal {
     pub(crate) store: Arc<Store>,
-    pub(crate) publisher: PeerId,
-    pub(crate) feed: FeedName,
+    pub(crate) key: FollowKey,
+    /// The sync, as the machine knows it.
+    pub(crate) id: SyncId,
     /// The head of the running sync, for events.
     pub(crate) head: Cid,
     pub(crate) events: Events,
-    pub(crate) gauge: Arc<Gauge>,
-    /// Told after `latest` has moved.
-    pub(crate) moved: Box<dyn Fn(EntryRef) + Send + Sync>,
+    pub(crate) gauge: Gauge,
+    pub(crate) machine: Driven<Follower>,
 }
 
 /// What a saved frontier says beside its links.
@@ -68,23 +68,14 @@ struct State {
 }
 
 impl FollowJournal {
-    fn key(&self) -> FrontierKey {
-        FrontierKey::Follow(self.publisher, self.feed.clone())
-    }
-
     fn stage(&self, saved: &Saved) -> Result<(StagedFrontier, Vec<u8>), store::Error> {
         let base = saved.frontier.iter().map(|(root, _)| *root).min().unwrap_or(0);
         let mut selectors = Encoded::default();
-        let links: Vec<_> = saved
-            .frontier
-            .iter()
-            .map(|(root, link)| FrontierLink {
-                root: u32::try_from(root - base).unwrap_or(u32::MAX),
-                cid: link.cid,
-                selector: selectors.of(&link.selector),
-                held: link.held,
-            })
-            .collect();
+        let mut links = Vec::with_capacity(saved.frontier.len());
+        for (root, link) in &saved.frontier {
+            let (root, selector) = (u32::try_from(root - base).unwrap_or(u32::MAX), selectors.of(&link.selector)?);
+            links.push(FrontierLink { root, cid: link.cid, selector, held: link.held });
+        }
         let upto = match saved.phase {
             Phase::Chain => None,
             Phase::Content { upto } => Some(upto),
@@ -101,9 +92,9 @@ impl FollowJournal {
         let staged = saved.map(|saved| self.stage(saved)).transpose().map_err(store_error)?;
         let written = self.store.transaction(|batch| {
             match staged {
-                Some((links, state)) => batch.save_frontier(&self.key(), links, &[self.head], &state)?,
+                Some((links, state)) => batch.save_frontier(&frontier(&self.key), links, &[self.head], &state)?,
                 None => {
-                    batch.remove_frontier(&self.key())?;
+                    batch.remove_frontier(&frontier(&self.key))?;
                 }
             }
             more(batch)
@@ -120,37 +111,40 @@ impl Journal for FollowJournal {
     fn move_latest(&self, entries: &[EntryRef], saved: Option<&Saved>) -> Result<(), StoreError> {
         let Some(last) = entries.last() else { return self.save(saved) };
         self.write(saved, |batch| {
-            // Unfollowed meanwhile: there is nothing to move.
-            let Some(mut record) = batch.follow(&self.publisher, &self.feed)? else { return Ok(()) };
+            // Unfollowed meanwhile, or overtaken by the sync that took this one's place: there is nothing to move.
+            let Some(mut record) = batch.follow(&self.key.publisher, &self.key.feed)? else { return Ok(()) };
+            if record.latest_seq >= last.seq {
+                return Ok(());
+            }
             record.latest = Some(last.cid);
             record.latest_seq = last.seq;
-            batch.set_follow(&self.publisher, &self.feed, &record)
+            batch.set_follow(&self.key.publisher, &self.key.feed, &record)
         })?;
-        for entry in entries {
-            self.events.tell(Event::LatestMoved {
-                publisher: self.publisher,
-                feed: self.feed.clone(),
-                entry: entry.cid,
-                seq: entry.seq,
-                content: entry.content,
-            });
+        for EntryRef { seq, cid, content } in entries {
+            self.machine.input(Input::LatestMoved { id: self.id, entry: *cid, seq: *seq, content: *content });
         }
-        (self.moved)(*last);
         Ok(())
     }
 
     fn progress(&self, phase: Phase, stats: FetchStats, waiting: usize) {
         self.gauge.set(phase, stats, waiting);
+        let have_blocks = self.gauge.have.load(Ordering::Relaxed);
+        let known_blocks = self.gauge.known.load(Ordering::Relaxed);
+        self.machine.input(Input::SyncProgress { id: self.id, known_blocks, have_blocks });
         self.events.tell(Event::SyncProgress {
-            publisher: self.publisher,
-            feed: self.feed.clone(),
+            publisher: self.key.publisher,
+            feed: self.key.feed.clone(),
             head: self.head,
-            have_blocks: self.gauge.have.load(Ordering::Relaxed),
-            known_blocks: self.gauge.known.load(Ordering::Relaxed),
+            have_blocks,
+            known_blocks,
             bytes: stats.bytes,
             stalled_ms: 0,
         });
     }
+}
+
+fn frontier(key: &FollowKey) -> FrontierKey {
+    FrontierKey::Follow(key.publisher, key.feed.clone())
 }
 
 /// Selectors as they are written; a frontier has few different ones.
@@ -158,26 +152,27 @@ impl Journal for FollowJournal {
 struct Encoded(Vec<(Selector, bytes::Bytes)>);
 
 impl Encoded {
-    fn of(&mut self, selector: &Selector) -> bytes::Bytes {
+    fn of(&mut self, selector: &Selector) -> Result<bytes::Bytes, StoreError> {
         if let Some((_, bytes)) = self.0.iter().find(|(known, _)| known == selector) {
-            return bytes.clone();
+            return Ok(bytes.clone());
         }
-        let bytes = bytes::Bytes::from(selector.to_cbor());
+        let encoded = selector.to_cbor().map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let bytes = bytes::Bytes::from(encoded);
         // Depth limits make a selector a level; a frontier is no deeper than a few dozen of them.
         if self.0.len() < 64 {
             self.0.push((selector.clone(), bytes.clone()));
         }
-        bytes
+        Ok(bytes)
     }
 }
 
 /// Where an earlier sync of a followed feed stood. What cannot be read is told and left: the sync then walks what it
 /// holds instead.
-pub(crate) fn load(store: &Store, publisher: PeerId, feed: &FeedName) -> Result<Option<Saved>, store::Error> {
-    let Some(saved) = store.load_frontier(&FrontierKey::Follow(publisher, feed.clone()))? else { return Ok(None) };
+pub(crate) fn load(store: &Store, key: &FollowKey) -> Result<Option<Saved>, store::Error> {
+    let Some(saved) = store.load_frontier(&frontier(key))? else { return Ok(None) };
     let decoded = decode(&saved);
     if decoded.is_none() {
-        tracing::warn!(%publisher, %feed, "the saved frontier cannot be read; the sync starts over from what is held");
+        tracing::warn!(%key, "the saved frontier cannot be read; the sync starts over from what is held");
     }
     Ok(decoded)
 }

@@ -50,6 +50,17 @@ impl Context {
         });
     }
 
+    /// As [`blocking`](Self::blocking), after every other task has ended.
+    pub(crate) async fn blocking_at_the_end<T, F>(&self, work: F) -> Result<T, NodeError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Store) -> Result<T, NodeError> + Send + 'static,
+    {
+        let store = Arc::clone(&self.store);
+        let task = tokio::task::spawn_blocking(move || work(&store));
+        task.await.map_err(|error| NodeError::other(format!("a thread of the store broke: {error}")))?
+    }
+
     /// Runs `work`, which reads or writes the store, on a thread that may block. The work goes on to its end even where
     /// the returned future is dropped.
     pub(crate) async fn blocking<T, F>(&self, work: F) -> Result<T, NodeError>

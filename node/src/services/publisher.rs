@@ -74,11 +74,7 @@ impl Publisher {
         let key = Arc::clone(&self.context.key);
         let (before, head) = self.context.blocking(move |store| append(store, &key, &feed, content, meta)).await?;
         self.context.validator.lock().learn(&head);
-        self.context.events.tell(Event::Published {
-            feed: head.feed().clone(),
-            head: *head.head(),
-            seq: head.seq(),
-        });
+        self.context.events.tell(Event::Published { feed: head.feed().clone(), head: *head.head(), seq: head.seq() });
         self.provide(&head, before.as_ref());
         let peers = if announce { self.announce(&head).await } else { 0 };
         Ok((head, peers))
@@ -194,16 +190,6 @@ fn append(
 
 fn feed_error(error: dagmesh_dag::FeedError) -> NodeError {
     NodeError::new(ErrorKind::Usage, format!("the entry cannot be made: {error}"))
-}
-
-impl From<crate::store::Error> for NodeError {
-    fn from(error: crate::store::Error) -> Self {
-        match error {
-            crate::store::Error::Store(error) => error.into(),
-            error @ crate::store::Error::Busy(_) => Self::new(ErrorKind::Unavailable, error.to_string()),
-            error => Self::other(error.to_string()),
-        }
-    }
 }
 
 /// The store's errors on the way through services that speak [`StoreError`].

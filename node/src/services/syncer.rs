@@ -148,13 +148,7 @@ pub(crate) fn failed(peer: PeerId, error: &FetchError) -> NodeError {
 struct Hooked(Option<Arc<dyn BlockHook>>);
 
 impl Observer for Hooked {
-    fn block(
-        &mut self,
-        _: usize,
-        _: &dagmesh_dag::walk::Visit,
-        block: &dagmesh_dag::Block,
-        received: bool,
-    ) -> Flow {
+    fn block(&mut self, _: usize, _: &dagmesh_dag::walk::Visit, block: &dagmesh_dag::Block, received: bool) -> Flow {
         self.0.as_ref().map_or(Flow::Continue, |hook| hook.block(block, received))
     }
 

@@ -115,10 +115,10 @@ impl<'a> Batch<'a> {
         Ok(true)
     }
 
-    /// Tells a collection that runs that this has become a root.
-    pub(super) fn root(&self, cid: &Cid) {
+    /// Tells a collection that runs that these have become roots.
+    pub(super) fn roots<I: IntoIterator<Item = Cid>>(&self, roots: impl FnOnce() -> I) {
         if let Some(mut gate) = self.store.gate.enter() {
-            gate.roots.push(*cid);
+            gate.roots.extend(roots());
         }
     }
 

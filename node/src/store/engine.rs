@@ -32,8 +32,9 @@ const CACHE_BYTES: u64 = 32 << 20;
 const BLOCKS_MEMTABLE_BYTES: u64 = 16 << 20;
 /// The same for the small tables.
 const TABLE_MEMTABLE_BYTES: u64 = 4 << 20;
-/// Sealed journals kept on disk before their keyspaces are written out. Bounds the replay at the next start.
-const JOURNAL_BYTES: u64 = 128 << 20;
+/// Sealed journals kept on disk before the tables that hold them back are written out too: the least the engine takes.
+/// Twice as much is no faster and takes 8 % more disk for 1 GiB of 1 KiB blocks.
+const JOURNAL_BYTES: u64 = 64 << 20;
 /// Values from here on stand in blob files, out of the way of compaction. Measured on 2 cores with a sync every
 /// 4 MiB: 1 KiB blocks are written at 102,000 a second with separation, 59,000 without.
 const SEPARATE_FROM_BYTES: u32 = 512;
@@ -142,6 +143,7 @@ impl Engine {
             .map_err(failed)?;
         let meta = db.keyspace("meta", table).map_err(failed)?;
         check_format(dir, &db, &meta)?;
+        sync_directories(dir);
         let open = |name: &str| db.keyspace(name, table).map_err(failed);
         let keyspaces = Keyspaces {
             blocks: db.keyspace("blocks", blocks).map_err(failed)?,
@@ -302,6 +304,20 @@ fn table() -> KeyspaceCreateOptions {
         .data_block_compression_policy(CompressionPolicy::disabled())
         .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0))))
 }
+
+/// Makes it durable that the directory exists; its content the database syncs itself. Best effort: some file systems
+/// cannot sync a directory.
+#[cfg(unix)]
+fn sync_directories(dir: &Path) {
+    for dir in [Some(dir), dir.parent()].into_iter().flatten() {
+        if let Err(error) = std::fs::File::open(dir).and_then(|dir| dir.sync_all()) {
+            tracing::debug!(dir = %dir.display(), %error, "cannot sync a directory");
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn sync_directories(_dir: &Path) {}
 
 /// Bytes that may still be written to the device of `dir`; `None` where the system does not say.
 #[cfg(unix)]

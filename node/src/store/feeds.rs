@@ -60,7 +60,7 @@ impl Batch<'_> {
         if self.put_row(Table::Feeds, feed.as_str().as_bytes(), row)? {
             self.counters.feeds += 1;
         }
-        self.root(entry.cid());
+        self.roots(|| [*entry.cid()]);
         Ok(())
     }
 

@@ -104,12 +104,7 @@ impl Batch<'_> {
                 return Err(Error::Full { what: "follows", max: limits::MAX_FOLLOWS });
             }
         }
-        if let Some(latest) = &record.latest {
-            self.root(latest);
-        }
-        if let Some(head) = record.head() {
-            self.root(head.head());
-        }
+        self.roots(|| record.latest.into_iter().chain(record.head().map(|head| *head.head())));
         Ok(())
     }
 

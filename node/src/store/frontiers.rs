@@ -211,7 +211,7 @@ impl Batch<'_> {
         let StagedFrontier { generation, chunks, links } = staged;
         let header = Header { generation, chunks, links, roots: roots.to_vec(), state: ByteBuf::from(state) };
         self.put_row(Table::Frontiers, &encode_key(key), cbor::to_vec(&header)?)?;
-        roots.iter().for_each(|root| self.root(root));
+        self.roots(|| roots.to_vec());
         Ok(())
     }
 

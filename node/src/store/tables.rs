@@ -47,17 +47,18 @@ impl Batch<'_> {
 // ---- Pins ------------------------------------------------------------------------------------------------------
 
 /// How much a pin keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PinKind {
     /// The block and all that it links to.
+    #[default]
     Recursive,
     /// The block alone.
     Direct,
 }
 
-/// A pin: what it points to stays.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A pin: what it points to stays. The default is recursive and has no name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Pin {
     /// How much it keeps.
     pub kind: PinKind,
@@ -94,7 +95,7 @@ impl Batch<'_> {
         if self.put_row(Table::Pins, &cid.to_bytes(), cbor::to_vec(pin)?)? {
             self.counters.pins += 1;
         }
-        self.root(cid);
+        self.roots(|| [*cid]);
         Ok(())
     }
 

@@ -220,7 +220,7 @@ pub enum Refused {
 
 /// A peer that announces a head in its own name that another one has signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("sent by {author} for {claimed:?}, but the head is signed by {publisher}")]
+#[error("sent by {author} in its own or a third name, but the head is signed by {publisher}")]
 pub struct Impostor {
     /// Who sent it.
     pub author: PeerId,

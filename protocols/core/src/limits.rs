@@ -26,15 +26,19 @@ pub const MAX_MESSAGE_DEPTH: usize = 64;
 
 // ---- Selectors and traversal -----------------------------------------------------------------------------------
 
-/// Longest encoded selector: the largest one in use (IPNI's chain with entries) has under 200 bytes.
-pub const MAX_SELECTOR_BYTES: usize = 4 * 1024;
+/// Longest encoded selector, all its forms together (see the cost): the largest one in use (IPNI's chain with entries)
+/// takes 260 bytes so, a path of 30 fields 10 KiB.
+pub const MAX_SELECTOR_BYTES: usize = 16 * 1024;
 /// Deepest nesting of selector nodes: graphsync's limit is 100; those in use stay under 10.
 pub const MAX_SELECTOR_DEPTH: usize = 32;
 /// Most selector nodes in one selector.
-pub const MAX_SELECTOR_NODES: usize = 256;
+pub const MAX_SELECTOR_NODES: usize = 512;
 /// Most clauses in all the forms that one selector can take on its way down a DAG: bounds the work at each node. IPNI's
-/// chain with entries unfolds to 10; a path of 30 fields to 496.
-pub const MAX_SELECTOR_COST: usize = 1024;
+/// chain with entries has 10; a path of 30 fields 496.
+pub const MAX_SELECTOR_COST: usize = 512;
+/// Most clauses of a selector that are tried against the entries of one block: 2 MiB of entries with a selector of two
+/// clauses, about a second of work with the worst of selectors.
+pub const MAX_SELECT_WORK: usize = 4 * 1024 * 1024;
 /// Most recursions inside one another: a chain of chains of trees needs three.
 pub const MAX_SELECTOR_RECURSIONS: usize = 4;
 /// Most links that wait to be walked. A frontier grows by the fanout at each level, so this allows 65,536 links at
@@ -57,6 +61,19 @@ pub const MAX_FLAT_DIRECTORY_BYTES: usize = 256 * 1024;
 pub const MAX_NAME_BYTES: usize = 255;
 /// Deepest folder nesting on import and export.
 pub const MAX_FOLDER_DEPTH: usize = 256;
+/// Deepest nesting of one file's inner nodes: 174 links a node reach 2^64 bytes at 7; the trickle layout goes deeper.
+pub const MAX_FILE_DEPTH: usize = 32;
+/// Parts without bytes that one file may list: honest writers make none, and a reader must not walk 2^n of them.
+pub const MAX_EMPTY_PARTS: usize = 1024;
+/// Buckets of a HAMT shard that we write: the figure of every other implementation, so that CIDs agree.
+pub const HAMT_FANOUT: usize = 256;
+/// Most buckets of a HAMT shard that we read (UnixFS specification; CVE-2023-23625).
+pub const MAX_HAMT_FANOUT: u64 = 1024;
+/// Most entries of one directory that are listed or exported: about 600 MiB of memory.
+pub const MAX_DIRECTORY_ENTRIES: usize = 4_194_304;
+/// Most files, folders and symlinks that one export writes unless the caller allows more: a DAG of 20 KiB can name
+/// 2^256 of them.
+pub const MAX_EXPORT_ENTRIES: u64 = 16_777_216;
 
 // ---- CAR -------------------------------------------------------------------------------------------------------
 
@@ -163,6 +180,18 @@ pub const MAX_SYNCS: usize = 8;
 pub const MAX_PROVIDERS: usize = 16;
 /// Look-ups of the follower that run at once: questions for a head, searches for a peer or for providers.
 pub const MAX_LOOKUPS: usize = 32;
+/// How long the follower waits for a look-up's answer, in seconds, before it counts as failed: longer than any that
+/// the executor itself sets.
+pub const LOOKUP_TIMEOUT_SECS: u64 = 90;
+/// How often a followed publisher is asked for its head, in seconds, give or take a quarter: announcements get lost.
+pub const HEAD_CHECK_SECS: u64 = 5 * 60;
+/// A sync that has run for so long, in seconds, goes to the end of the queue if others wait: no chain is too long to
+/// let them in. What it has fetched is kept.
+pub const SYNC_SLICE_SECS: u64 = 30;
+/// A newer head, or a sign of life of its publisher, shortens the wait for the next try to this, in milliseconds.
+pub const NEWS_RETRY_MS: u64 = 5 * 1000;
+/// A provider that sent what it should not is left out for so long, in seconds, while there are others.
+pub const BAD_PROVIDER_SECS: u64 = 10 * 60;
 /// First wait before a failed sync is tried again, in milliseconds; doubles up to the next figure.
 pub const RETRY_MIN_MS: u64 = 500;
 /// Longest wait before a failed sync is tried again, in milliseconds.
@@ -194,3 +223,60 @@ pub const API_HEADER_TIMEOUT_SECS: u64 = 10;
 pub const MAX_TICKET_CHARS: usize = 8 * 1024;
 /// How long a stopping node waits for its parts, in seconds, before it leaves them.
 pub const SHUTDOWN_SECS: u64 = 10;
+
+// ---- The swarm -------------------------------------------------------------------------------------------------
+
+/// Inbound connections, of [`MAX_CONNECTIONS`]: strangers that dial us cannot take the places of those we dial.
+pub const MAX_INBOUND_CONNECTIONS: u32 = 384;
+/// Share of the machine's memory over which no new connection is taken.
+pub const MAX_MEMORY_SHARE: f64 = 0.9;
+/// Topics that one peer may subscribe to, and that a node itself may. go-libp2p-pubsub nodes use a handful.
+pub const MAX_TOPICS: usize = 100;
+/// Subscriptions in one message of a peer; beyond it the message's subscriptions are dropped unread.
+pub const MAX_SUBSCRIPTIONS_PER_MESSAGE: usize = 1024;
+/// Longest name of a topic, in bytes.
+pub const MAX_TOPIC_BYTES: usize = 256;
+/// Largest gossip message, its envelope included: the default of every gossipsub implementation.
+pub const MAX_GOSSIP_BYTES: usize = 64 * 1024;
+/// Accepted gossip messages that wait for the node; when full, a message is ignored and counted.
+pub const GOSSIP_QUEUE: usize = 1024;
+/// Keys that a node provides itself.
+pub const MAX_PROVIDED_KEYS: usize = 65_536;
+/// Keys of others whose provider records a node holds.
+pub const MAX_KAD_PROVIDER_KEYS: usize = 65_536;
+/// Keys that one peer may have provider records for at one node: a flood of one peer leaves room for the rest.
+pub const MAX_KAD_KEYS_PER_PROVIDER: usize = 4096;
+/// Providers held for one key: the replication factor of Kademlia.
+pub const MAX_PROVIDERS_PER_KEY: usize = 20;
+/// Records held for others and of our own.
+pub const MAX_KAD_RECORDS: usize = 4096;
+/// Largest value of a record: an IPNS record has at most 10 KiB; the rest is room for other kinds.
+pub const MAX_KAD_RECORD_BYTES: usize = 16 * 1024;
+/// Longest key of a record or of a provider record: a multihash of 64 bytes behind a prefix.
+pub const MAX_KAD_KEY_BYTES: usize = 128;
+/// Addresses kept of one peer.
+pub const MAX_ADDRS_PER_PEER: usize = 10;
+/// Peers whose addresses are kept in memory; the one unused for longest makes room.
+pub const MAX_KNOWN_PEERS: usize = 4096;
+/// Own address candidates whose reachability is remembered; the oldest makes room.
+pub const MAX_ADDRESS_CANDIDATES: usize = 64;
+/// Protocols kept of one peer: honest ones have under 50.
+pub const MAX_PROTOCOLS_PER_PEER: usize = 128;
+/// Longest text that a peer says about itself and that is kept, in bytes.
+pub const MAX_AGENT_BYTES: usize = 128;
+/// Kademlia queries of callers that run at once; the next one is refused as busy.
+pub const MAX_QUERIES: usize = 256;
+/// First wait before a node without any connection dials again, in milliseconds; doubles up to the next figure.
+pub const REDIAL_MIN_MS: u64 = 500;
+/// Longest wait before a node without any connection dials again, in milliseconds.
+pub const REDIAL_MAX_MS: u64 = 60_000;
+/// Peers dialled at once where there is no connection left.
+pub const REDIAL_PEERS: usize = 8;
+/// How long one dial may take, with the search for addresses, in seconds.
+pub const DIAL_TIMEOUT_SECS: u64 = 30;
+/// How long one Kademlia query may take, in seconds.
+pub const QUERY_TIMEOUT_SECS: u64 = 60;
+/// How long an unused connection stays open, in seconds.
+pub const IDLE_CONNECTION_SECS: u64 = 60;
+/// How long a listener may take to report its first address, in seconds.
+pub const LISTEN_TIMEOUT_SECS: u64 = 5;

@@ -4,9 +4,12 @@
 //! - [`Entry`] and [`SignedHead`] make a feed: a chain, and its publisher's word on where it stands.
 //! - [`links`] finds the links of a block, in order and bounded.
 //! - [`Selector`] says which part of a DAG is wanted; [`walk`] goes through it, in one fixed order.
+//! - [`unixfs`] turns files and folders into DAGs and back; [`car`] carries DAGs in one stream of bytes.
 //! - [`Blockstore`] is what every store offers; [`conformance`] is the suite that every store runs.
 
+mod batch;
 pub mod block;
+pub mod car;
 pub mod conformance;
 pub mod feed;
 pub mod hash;
@@ -14,6 +17,7 @@ pub mod links;
 mod memory;
 pub mod selector;
 pub mod store;
+pub mod unixfs;
 pub mod walk;
 
 pub use block::{Block, BlockError};

@@ -8,11 +8,13 @@
 //! - [`server`]: [`serve`](server::serve) answers one request.
 //! - [`client`]: [`Fetch`] holds the rules of the fetching side; [`transfer`] drives it over a stream.
 //! - [`feed_sync`]: a feed's sync in two phases, resumable.
+//! - [`follower`]: the machine that decides what is synced when, and from whom.
 //! - [`head`]: asking a peer for its signed heads.
 //! - `net` (feature): the two stream protocols on a libp2p Swarm.
 
 pub mod client;
 pub mod feed_sync;
+pub mod follower;
 pub mod head;
 pub mod message;
 #[cfg(feature = "net")]

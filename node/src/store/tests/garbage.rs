@@ -30,7 +30,7 @@ fn held(store: &Store, blocks: &[Block]) -> usize {
 }
 
 fn recursive() -> Pin {
-    Pin { kind: PinKind::Recursive, name: String::new() }
+    Pin::default()
 }
 
 /// A feed of `count` entries, each with a tree, as somebody else would publish it; heads and trees, oldest first.

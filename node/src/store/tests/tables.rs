@@ -29,7 +29,7 @@ fn a_feed_takes_the_next_number_only_and_keeps_it() {
 
     let store = store.reopen();
     assert_eq!(store.own_head(&FeedName::default()).expect("reads"), Some(second_head.clone()));
-    assert_eq!(store.own_heads().expect("reads"), [second_head.clone()]);
+    assert_eq!(store.own_heads().expect("reads"), [second_head]);
     assert!(store.has(second.cid()).expect("has"));
     assert!(!store.has(other.cid()).expect("has"), "what is refused leaves nothing behind");
     assert!(matches!(store.publish_entry(&other, &other_head), Err(Error::Sequence { .. })));
@@ -118,7 +118,7 @@ fn links(count: u32) -> Vec<FrontierLink> {
         root: n % 3,
         cid: *raw(n.to_be_bytes()).cid(),
         selector: Bytes::from(vec![(n % 7) as u8; 20]),
-        held: (n % 2 == 0).then(|| *raw(format!("held {n}")).cid()),
+        held: n.is_multiple_of(2).then(|| *raw(format!("held {n}")).cid()),
     };
     (0..count).map(link).collect()
 }

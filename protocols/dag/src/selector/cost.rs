@@ -8,58 +8,66 @@
 
 use std::sync::Arc;
 
-use dagmesh_core::limits;
+use dagmesh_core::{cbor, limits};
 
-use super::{SelectorError, node::Node};
+use super::{SelectorError, node::Node, parse};
 
-/// Refuses a selector that is over one of the caps.
+/// Refuses a selector that is over one of the caps, or of which something could be left that is.
+///
+/// Depth and bytes are those of the forms as well: whatever is left of a selector that was taken can be written, and
+/// is taken again.
 pub(super) fn check(node: &Arc<Node>) -> Result<(), SelectorError> {
     check_size(node)?;
-    cost(node).map(drop)
+    let (mut cost, mut bytes) = (0, 0);
+    each_form(node, |form| {
+        if depth(form) > limits::MAX_SELECTOR_DEPTH {
+            return Err(SelectorError::TooDeep { max: limits::MAX_SELECTOR_DEPTH });
+        }
+        cost += nodes(form);
+        if cost > limits::MAX_SELECTOR_COST {
+            return Err(SelectorError::Cost { max: limits::MAX_SELECTOR_COST });
+        }
+        let encoded = cbor::to_vec(&parse::write(form)).map_err(|error| SelectorError::Codec(error.to_string()))?;
+        bytes += encoded.len();
+        if bytes > limits::MAX_SELECTOR_BYTES {
+            return Err(SelectorError::TooLarge { len: bytes, max: limits::MAX_SELECTOR_BYTES });
+        }
+        Ok(())
+    })
 }
 
-/// Refuses a selector that could not be written and read back, its cost aside.
+/// Refuses a selector that is too large as it stands.
 pub(super) fn check_size(node: &Node) -> Result<(), SelectorError> {
-    let (depth, recursions, nodes) = (depth(node), recursions(node), nodes(node));
-    if depth > limits::MAX_SELECTOR_DEPTH {
+    if depth(node) > limits::MAX_SELECTOR_DEPTH {
         return Err(SelectorError::TooDeep { max: limits::MAX_SELECTOR_DEPTH });
     }
-    if nodes > limits::MAX_SELECTOR_NODES {
+    if nodes(node) > limits::MAX_SELECTOR_NODES {
         return Err(SelectorError::TooManyNodes { max: limits::MAX_SELECTOR_NODES });
     }
-    if recursions > limits::MAX_SELECTOR_RECURSIONS {
+    if recursions(node) > limits::MAX_SELECTOR_RECURSIONS {
         return Err(SelectorError::Recursions { max: limits::MAX_SELECTOR_RECURSIONS });
     }
     Ok(())
 }
 
-/// The clauses in all forms of a selector; an error as soon as they are more than [`limits::MAX_SELECTOR_COST`].
-pub(super) fn cost(node: &Arc<Node>) -> Result<usize, SelectorError> {
-    let node = node.without_limits();
+/// Calls `on_form` for each form of a selector, itself first, until there is no other or an error.
+fn each_form(
+    node: &Arc<Node>,
+    mut on_form: impl FnMut(&Node) -> Result<(), SelectorError>,
+) -> Result<(), SelectorError> {
     let mut forms = Vec::new();
-    let mut waiting = vec![node];
-    let mut total = 0;
+    let mut waiting = node.with_full_limits().members();
     while let Some(form) = waiting.pop() {
         if forms.contains(&form) {
             continue;
         }
-        total += nodes(&form);
-        if total > limits::MAX_SELECTOR_COST {
-            return Err(SelectorError::Cost { max: limits::MAX_SELECTOR_COST });
-        }
+        on_form(&form)?;
         let mut found = Vec::new();
         form.steps(&mut found);
-        found.iter().for_each(|form| members(form, &mut waiting));
+        waiting.extend(found.iter().flat_map(Node::members));
         forms.push(form);
     }
-    Ok(total)
-}
-
-fn members(node: &Arc<Node>, found: &mut Vec<Arc<Node>>) {
-    match &**node {
-        Node::Union(inner) => inner.iter().for_each(|member| members(member, found)),
-        _ => found.push(node.clone()),
-    }
+    Ok(())
 }
 
 /// The clauses that stand right inside one.
@@ -78,7 +86,7 @@ fn inside(node: &Node) -> Vec<&Node> {
 }
 
 /// Clauses and conditions, as written.
-fn nodes(node: &Node) -> usize {
+pub(crate) fn nodes(node: &Node) -> usize {
     let own = match node {
         Node::Matcher(matcher) => 1 + matcher.only_if.as_ref().map_or(0, |condition| condition.nodes()),
         Node::Conditional(condition, _) => 1 + condition.nodes(),

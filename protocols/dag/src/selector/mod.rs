@@ -3,8 +3,8 @@
 //! Source: the IPLD selector specification, <https://ipld.io/specs/selectors/>; where it leaves things open (what a
 //! condition is), the behaviour is that of go-ipld-prime for what it knows, and said at the clause otherwise.
 
-mod condition;
-mod cost;
+pub(crate) mod condition;
+pub(crate) mod cost;
 pub(crate) mod node;
 mod parse;
 #[cfg(test)]
@@ -36,7 +36,8 @@ use crate::hash::HashCode;
 /// Whatever was read from outside is bounded: [`limits::MAX_SELECTOR_BYTES`], [`limits::MAX_SELECTOR_DEPTH`],
 /// [`limits::MAX_SELECTOR_NODES`], [`limits::MAX_SELECTOR_RECURSIONS`], and a cost of at most
 /// [`limits::MAX_SELECTOR_COST`]. The cost is the number of clauses in all forms that the selector can take on its
-/// way down a DAG, each form counted once and limits of recursion aside; it bounds the work at each node.
+/// way down a DAG, each form counted once and limits of recursion aside; it bounds the work at each node. Bytes and
+/// depth hold for the forms too, so that what is left of a selector at any link is a selector that can be sent.
 ///
 /// What a clause does at a link it does to the block behind it: a link and its block are one node. So a condition
 /// asks about both, and a block whose condition needs its content is loaded, and visited, before it is decided.
@@ -198,9 +199,7 @@ impl Selector {
     pub fn from_ipld(value: &Ipld) -> Result<Self, SelectorError> {
         let node = parse::read(value)?;
         cost::check(&node)?;
-        let selector = Self::from_node(node);
-        check_len(selector.to_cbor()?.len())?;
-        Ok(selector)
+        Ok(Self::from_node(node))
     }
 
     /// The IPLD form.
@@ -294,10 +293,9 @@ impl Selector {
         Self { shape: Arc::new(Shape { node, plan, print: OnceLock::new() }), limit }
     }
 
-    /// Refuses what was left of a selector on its way down if it could not be read back.
+    /// Refuses what is left of a selector if it is larger than the caps allow: the last guard behind the cost.
     pub(crate) fn check_size(&self) -> Result<(), SelectorError> {
-        cost::check_size(&self.shape.node)?;
-        check_len(self.to_cbor()?.len())
+        cost::check_size(&self.shape.node)
     }
 
     fn recursion(limit: Option<u64>, sequence: Node, stop: Option<Cid>) -> Self {
@@ -309,7 +307,6 @@ impl Selector {
 
     fn checked(self) -> Result<Self, SelectorError> {
         cost::check(&self.shape.node)?;
-        check_len(self.to_cbor()?.len())?;
         Ok(self)
     }
 }

@@ -225,33 +225,42 @@ impl Node {
         }
     }
 
-    /// The selector with no limit on any recursion.
-    pub(crate) fn without_limits(self: &Arc<Self>) -> Arc<Self> {
+    /// The selector with the same, largest limit on every recursion.
+    pub(crate) fn with_full_limits(self: &Arc<Self>) -> Arc<Self> {
         Arc::new(match &**self {
             Self::Matcher(_) | Self::Edge => return self.clone(),
-            Self::All(next) => Self::All(next.without_limits()),
-            Self::Index(index, next) => Self::Index(*index, next.without_limits()),
-            Self::Range(start, end, next) => Self::Range(*start, *end, next.without_limits()),
+            Self::All(next) => Self::All(next.with_full_limits()),
+            Self::Index(index, next) => Self::Index(*index, next.with_full_limits()),
+            Self::Range(start, end, next) => Self::Range(*start, *end, next.with_full_limits()),
             Self::Fields(fields) => {
-                Self::Fields(fields.iter().map(|(name, next)| (name.clone(), next.without_limits())).collect())
+                Self::Fields(fields.iter().map(|(name, next)| (name.clone(), next.with_full_limits())).collect())
             }
-            Self::Recursive { sequence, stop, .. } => {
-                Self::Recursive { limit: None, sequence: sequence.without_limits(), stop: stop.clone() }
-            }
-            Self::Until { stop, next } => Self::Until { stop: stop.clone(), next: next.without_limits() },
-            Self::Union(members) => Self::Union(members.iter().map(Self::without_limits).collect()),
-            Self::Conditional(condition, next) => Self::Conditional(condition.clone(), next.without_limits()),
+            Self::Recursive { sequence, stop, .. } => Self::Recursive {
+                limit: Some(i64::MAX.unsigned_abs()),
+                sequence: sequence.with_full_limits(),
+                stop: stop.clone(),
+            },
+            Self::Until { stop, next } => Self::Until { stop: stop.clone(), next: next.with_full_limits() },
+            Self::Union(members) => Self::Union(members.iter().map(Self::with_full_limits).collect()),
+            Self::Conditional(condition, next) => Self::Conditional(condition.clone(), next.with_full_limits()),
         })
+    }
+
+    /// The members of a union, those of unions in it included; of any other clause itself.
+    pub(crate) fn members(self: &Arc<Self>) -> Vec<Arc<Self>> {
+        match &**self {
+            Self::Union(members) => members.iter().flat_map(Self::members).collect(),
+            _ => vec![self.clone()],
+        }
     }
 }
 
 /// The union of selectors; members that differ in limits alone become one. `None` of none.
 pub(crate) fn union(members: impl IntoIterator<Item = Arc<Node>>) -> Option<Arc<Node>> {
     let mut merged: Vec<Arc<Node>> = Vec::new();
-    for member in members {
-        match &*member {
-            Node::Union(inner) => inner.iter().for_each(|member| join(&mut merged, member)),
-            _ => join(&mut merged, &member),
+    for member in members.into_iter().flat_map(|member| member.members()) {
+        if !absorb(&mut merged, &member) {
+            merged.push(member);
         }
     }
     match merged.len() {
@@ -260,21 +269,22 @@ pub(crate) fn union(members: impl IntoIterator<Item = Arc<Node>>) -> Option<Arc<
     }
 }
 
-/// Adds a member, merged with the one that it resembles.
-fn join(members: &mut Vec<Arc<Node>>, member: &Arc<Node>) {
-    for known in members.iter_mut() {
-        if let Some(merged) = merge(known, member) {
-            *known = merged;
-            return;
+/// Merges a selector into the member that it resembles; `false` where there is none.
+fn absorb(members: &mut [Arc<Node>], selector: &Arc<Node>) -> bool {
+    for member in members {
+        if let Some(merged) = merge(member, selector) {
+            *member = merged;
+            return true;
         }
     }
-    members.push(member.clone());
+    false
 }
 
-/// One selector that visits exactly what the two visit together, where they have the same shape.
+/// One selector that visits exactly what the two visit together, where they have the same shape: where they differ in
+/// limits, and in what a limit that ran out has cut off.
 ///
 /// A traversal meets one recursion at many depths, as copies with different limits. Without this a union of them
-/// would grow with each step.
+/// would grow with each step; with it there is at most one member for each form of the selector (see `cost`).
 fn merge(a: &Arc<Node>, b: &Arc<Node>) -> Option<Arc<Node>> {
     if Arc::ptr_eq(a, b) || a == b || (b.is_nothing() && a.always_visits()) {
         return Some(a.clone());
@@ -287,13 +297,10 @@ fn merge(a: &Arc<Node>, b: &Arc<Node>) -> Option<Arc<Node>> {
         (Node::Index(i, a), Node::Index(j, b)) if i == j => Node::Index(*i, merge(a, b)?),
         (Node::Range(i, k, a), Node::Range(j, l, b)) if (i, k) == (j, l) => Node::Range(*i, *k, merge(a, b)?),
         (Node::Fields(a), Node::Fields(b)) => {
-            let mut fields = a.clone();
-            for (name, next) in b {
-                let next = match a.get(name) {
-                    Some(known) => merge(known, next)?,
-                    None => next.clone(),
-                };
-                fields.insert(name.clone(), next);
+            let (mut fields, fewer) = if a.len() < b.len() { (b.clone(), a) } else { (a.clone(), b) };
+            for (name, next) in fewer {
+                let known = fields.get_mut(name)?;
+                *known = merge(known, next)?;
             }
             Node::Fields(fields)
         }
@@ -307,8 +314,13 @@ fn merge(a: &Arc<Node>, b: &Arc<Node>) -> Option<Arc<Node>> {
             Node::Until { stop: s.clone(), next: merge(a, b)? }
         }
         (Node::Conditional(c, a), Node::Conditional(d, b)) if c == d => Node::Conditional(c.clone(), merge(a, b)?),
-        (Node::Union(a), Node::Union(b)) if a.len() == b.len() => {
-            Node::Union(a.iter().zip(b).map(|(a, b)| merge(a, b)).collect::<Option<_>>()?)
+        (Node::Union(_), _) | (_, Node::Union(_)) => {
+            let (a, b) = (a.members(), b.members());
+            let (mut members, fewer) = if a.len() < b.len() { (b, a) } else { (a, b) };
+            if !fewer.iter().all(|member| absorb(&mut members, member)) {
+                return None;
+            }
+            Node::Union(members)
         }
         _ => return None,
     };

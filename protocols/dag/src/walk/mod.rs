@@ -117,6 +117,14 @@ pub enum WalkError {
         /// The cap.
         max: usize,
     },
+    /// A block with more to try than a selector may take.
+    #[error("{cid} has so many entries that its selector would try more than {max} clauses")]
+    Work {
+        /// The block.
+        cid: Box<Cid>,
+        /// The cap.
+        max: usize,
+    },
     /// What is left of the selector could not be kept.
     #[error("a selector grew past its bounds on its way down: {reason}")]
     Selector {

@@ -1,5 +1,7 @@
 //! Which links of a block a selector follows, and with what left of it.
 
+use std::{cell::OnceCell, sync::Arc};
+
 use cid::Cid;
 use dagmesh_core::{
     cbor::{self, Segment},
@@ -9,14 +11,14 @@ use ipld_core::ipld::Ipld;
 
 use super::WalkError;
 use crate::{
-    Block, Codec, LinksError,
+    Block, Codec, LinksError, SelectorError,
     links::links,
     selector::{
         At, Plan, Selector,
+        cost::nodes,
         node::{Node, Step},
     },
 };
-use std::sync::Arc;
 
 /// A link that is followed.
 #[derive(Debug, PartialEq)]
@@ -60,7 +62,7 @@ pub(super) fn select(selector: &Selector, block: &Block) -> Result<Vec<Selected>
                 }
             })?;
         }
-        _ => General { codec, position: 0, found: &mut found }.root(selector, block)?,
+        _ => General { codec, position: 0, work: 0, found: &mut found }.root(selector, block)?,
     }
     Ok(found)
 }
@@ -103,40 +105,50 @@ struct General<'a> {
     codec: Codec,
     /// Links passed so far, followed or not.
     position: usize,
+    /// Clauses tried so far.
+    work: usize,
     found: &'a mut Vec<Selected>,
+}
+
+enum Refused {
+    Links,
+    Work,
+    Selector(SelectorError),
 }
 
 impl General<'_> {
     fn root(mut self, selector: &Selector, block: &Block) -> Result<(), WalkError> {
         let value = decode(block, self.codec)?;
         let at = At { value: Some(&value), link: Some(block.cid()) };
-        match self.below(at, &value, Some(&selector.node())) {
-            Err(Refused::Links) => {
+        self.below(at, &value, Some(&Left::new(selector.node()))).map_err(|refused| match refused {
+            Refused::Links => {
                 let max = limits::MAX_LINKS_PER_BLOCK;
-                Err(unreadable(block, format!("more than {max} links in one block")).into())
+                unreadable(block, format!("more than {max} links in one block")).into()
             }
-            Err(Refused::Selector(error)) => Err(error),
-            Ok(()) => Ok(()),
-        }
+            Refused::Work => WalkError::Work { cid: Box::new(*block.cid()), max: limits::MAX_SELECT_WORK },
+            Refused::Selector(reason) => WalkError::Selector { reason },
+        })
     }
 
     /// Visits the entries or items of a value. Links are counted also where no selector leads, so that positions and
     /// bounds are those of the block.
-    fn below(&mut self, at: At<'_>, value: &Ipld, selector: Option<&Arc<Node>>) -> Result<(), Refused> {
-        let same = selector.is_some_and(|selector| selector.is_uniform());
-        let mut uniform = None;
-        let mut child = |general: &mut Self, step: Step<'_>, value: &Ipld| {
-            if !matches!(value, Ipld::Link(_) | Ipld::List(_) | Ipld::Map(_)) {
-                return Ok(());
+    fn below(&mut self, at: At<'_>, value: &Ipld, left: Option<&Left>) -> Result<(), Refused> {
+        // Where all steps lead to the same selector, it is found once.
+        let mut same = None;
+        let mut child = |general: &mut Self, step: Step<'_>, value: &Ipld| match (value, left) {
+            (Ipld::Link(_) | Ipld::List(_) | Ipld::Map(_), Some(left)) if left.is_uniform => {
+                let next = same.get_or_insert_with(|| left.node.explore(at, step).map(Left::new));
+                general.node(value, next.as_ref())
             }
-            let next = match selector {
-                Some(selector) if same => {
-                    uniform.get_or_insert_with(|| selector.explore(at, step).map(Prepared::new)).clone()
+            (Ipld::Link(_) | Ipld::List(_) | Ipld::Map(_), Some(left)) => {
+                general.work += left.nodes;
+                if general.work > limits::MAX_SELECT_WORK {
+                    return Err(Refused::Work);
                 }
-                Some(selector) => selector.explore(at, step).map(Prepared::new),
-                None => None,
-            };
-            general.node(value, next.as_ref())
+                general.node(value, left.node.explore(at, step).map(Left::new).as_ref())
+            }
+            (Ipld::Link(_) | Ipld::List(_) | Ipld::Map(_), None) => general.node(value, None),
+            _ => Ok(()),
         };
         match value {
             Ipld::List(items) => {
@@ -159,40 +171,36 @@ impl General<'_> {
         Ok(())
     }
 
-    fn node(&mut self, value: &Ipld, next: Option<&Prepared>) -> Result<(), Refused> {
+    fn node(&mut self, value: &Ipld, left: Option<&Left>) -> Result<(), Refused> {
         let Ipld::Link(cid) = value else {
-            return self.below(At { value: Some(value), link: None }, value, next.map(|next| &next.node));
+            return self.below(At { value: Some(value), link: None }, value, left);
         };
         let position = self.position;
         self.position += 1;
         if self.position > limits::MAX_LINKS_PER_BLOCK {
             return Err(Refused::Links);
         }
-        if let Some(next) = next
-            && next.node.reaches(cid)
+        if let Some(left) = left
+            && left.node.reaches(cid)
         {
-            let selector = next.selector.get_or_init(|| Selector::from_node(next.node.clone()));
-            selector.check_size().map_err(|error| Refused::Selector(WalkError::Selector { reason: error }))?;
-            self.found.push(Selected { cid: *cid, selector: selector.clone(), position });
+            let selector = left.selector.get_or_init(|| Selector::from_node(left.node.clone())).clone();
+            selector.check_size().map_err(Refused::Selector)?;
+            self.found.push(Selected { cid: *cid, selector, position });
         }
         Ok(())
     }
 }
 
-enum Refused {
-    Links,
-    Selector(WalkError),
-}
-
-/// A selector for a child, made into one that can be kept only where the child is a link.
-#[derive(Clone)]
-struct Prepared {
+/// What is left of a selector; made into one that can be kept only where a link stands.
+struct Left {
     node: Arc<Node>,
-    selector: std::cell::OnceCell<Selector>,
+    nodes: usize,
+    is_uniform: bool,
+    selector: OnceCell<Selector>,
 }
 
-impl Prepared {
+impl Left {
     fn new(node: Arc<Node>) -> Self {
-        Self { node, selector: std::cell::OnceCell::new() }
+        Self { nodes: nodes(&node), is_uniform: node.is_uniform(), node, selector: OnceCell::new() }
     }
 }

@@ -1,0 +1,262 @@
+//! What the node keeps for the DHT, in memory.
+//!
+//! The memory store of libp2p-kad counts own and foreign keys against one cap, has none for each peer, and drops
+//! expired providers only when somebody asks for their key; so one stranger could fill it for good. Hence our own.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet, hash_map};
+use std::time::Instant;
+
+use dagmesh_core::limits;
+use libp2p::PeerId;
+use libp2p::kad::store::{Error, RecordStore, Result};
+use libp2p::kad::{ProviderRecord, Record, RecordKey};
+
+/// The caps of a [`KadStore`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caps {
+    pub(super) provided: usize,
+    pub(super) provider_keys: usize,
+    pub(super) keys_per_provider: usize,
+    pub(super) providers_per_key: usize,
+    pub(super) records: usize,
+    pub(super) record_bytes: usize,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            provided: limits::MAX_PROVIDED_KEYS,
+            provider_keys: limits::MAX_KAD_PROVIDER_KEYS,
+            keys_per_provider: limits::MAX_KAD_KEYS_PER_PROVIDER,
+            providers_per_key: limits::MAX_PROVIDERS_PER_KEY,
+            records: limits::MAX_KAD_RECORDS,
+            record_bytes: limits::MAX_KAD_RECORD_BYTES,
+        }
+    }
+}
+
+/// Records and provider records, capped in all, per key and per provider; own ones stand apart.
+pub(super) struct KadStore {
+    local: PeerId,
+    caps: Caps,
+    records: HashMap<RecordKey, Record>,
+    /// Keys that this node provides.
+    provided: HashSet<RecordKey>,
+    /// Providers of foreign keys and of our own, without this node.
+    providers: HashMap<RecordKey, Vec<ProviderRecord>>,
+    /// How many keys each foreign provider has here.
+    counts: HashMap<PeerId, usize>,
+}
+
+impl KadStore {
+    pub(super) fn new(local: PeerId, caps: Caps) -> Self {
+        Self {
+            local,
+            caps,
+            records: HashMap::new(),
+            provided: HashSet::new(),
+            providers: HashMap::new(),
+            counts: HashMap::new(),
+        }
+    }
+
+    /// Drops what has expired by `now`. Runs over everything: call it every few minutes.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.records.retain(|_, record| !record.is_expired(now));
+        let counts = &mut self.counts;
+        self.providers.retain(|_, list| {
+            list.retain(|record| {
+                let keep = !record.is_expired(now);
+                if !keep {
+                    uncount(counts, &record.provider);
+                }
+                keep
+            });
+            !list.is_empty()
+        });
+    }
+
+    /// The keys that this node provides, in order.
+    pub(super) fn provided_keys(&self) -> BTreeSet<Vec<u8>> {
+        self.provided.iter().map(RecordKey::to_vec).collect()
+    }
+}
+
+impl RecordStore for KadStore {
+    type RecordsIter<'a> = std::iter::Map<hash_map::Values<'a, RecordKey, Record>, fn(&'a Record) -> Cow<'a, Record>>;
+    type ProvidedIter<'a> = std::vec::IntoIter<Cow<'a, ProviderRecord>>;
+
+    fn get(&self, key: &RecordKey) -> Option<Cow<'_, Record>> {
+        self.records.get(key).map(Cow::Borrowed)
+    }
+
+    fn put(&mut self, record: Record) -> Result<()> {
+        if record.value.len() > self.caps.record_bytes || record.key.as_ref().len() > limits::MAX_KAD_KEY_BYTES {
+            return Err(Error::ValueTooLarge);
+        }
+        if self.records.len() >= self.caps.records && !self.records.contains_key(&record.key) {
+            return Err(Error::MaxRecords);
+        }
+        self.records.insert(record.key.clone(), record);
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &RecordKey) {
+        self.records.remove(key);
+    }
+
+    fn records(&self) -> Self::RecordsIter<'_> {
+        self.records.values().map(Cow::Borrowed)
+    }
+
+    fn add_provider(&mut self, record: ProviderRecord) -> Result<()> {
+        if record.key.as_ref().len() > limits::MAX_KAD_KEY_BYTES {
+            return Err(Error::ValueTooLarge);
+        }
+        if record.provider == self.local {
+            if self.provided.len() >= self.caps.provided && !self.provided.contains(&record.key) {
+                return Err(Error::MaxProvidedKeys);
+            }
+            self.provided.insert(record.key);
+            return Ok(());
+        }
+        if let Some(list) = self.providers.get_mut(&record.key)
+            && let Some(held) = list.iter_mut().find(|held| held.provider == record.provider)
+        {
+            *held = record;
+            return Ok(());
+        }
+        let known_key = self.providers.get(&record.key);
+        // Whoever came first stays: a flood of new identities does not push honest providers out.
+        if known_key.is_some_and(|list| list.len() >= self.caps.providers_per_key)
+            || (known_key.is_none() && self.providers.len() >= self.caps.provider_keys)
+            || self.counts.get(&record.provider).is_some_and(|count| *count >= self.caps.keys_per_provider)
+        {
+            return Err(Error::MaxProvidedKeys);
+        }
+        *self.counts.entry(record.provider).or_default() += 1;
+        self.providers.entry(record.key.clone()).or_default().push(record);
+        Ok(())
+    }
+
+    fn providers(&self, key: &RecordKey) -> Vec<ProviderRecord> {
+        let own = self.provided.get(key).map(|key| ProviderRecord::new(key.clone(), self.local, Vec::new()));
+        own.into_iter().chain(self.providers.get(key).into_iter().flatten().cloned()).collect()
+    }
+
+    fn provided(&self) -> Self::ProvidedIter<'_> {
+        let own = |key: &RecordKey| Cow::Owned(ProviderRecord::new(key.clone(), self.local, Vec::new()));
+        self.provided.iter().map(own).collect::<Vec<_>>().into_iter()
+    }
+
+    fn remove_provider(&mut self, key: &RecordKey, provider: &PeerId) {
+        if *provider == self.local {
+            self.provided.remove(key);
+            return;
+        }
+        if let hash_map::Entry::Occupied(mut entry) = self.providers.entry(key.clone()) {
+            let list = entry.get_mut();
+            if let Some(i) = list.iter().position(|record| record.provider == *provider) {
+                list.remove(i);
+                uncount(&mut self.counts, provider);
+            }
+            if list.is_empty() {
+                entry.remove();
+            }
+        }
+    }
+}
+
+fn uncount(counts: &mut HashMap<PeerId, usize>, provider: &PeerId) {
+    if let hash_map::Entry::Occupied(mut entry) = counts.entry(*provider) {
+        *entry.get_mut() = entry.get().saturating_sub(1);
+        if *entry.get() == 0 {
+            entry.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const CAPS: Caps =
+        Caps { provided: 2, provider_keys: 3, keys_per_provider: 2, providers_per_key: 2, records: 2, record_bytes: 8 };
+
+    fn key(i: u8) -> RecordKey {
+        RecordKey::from(vec![i])
+    }
+
+    fn provider(i: u8, peer: PeerId) -> ProviderRecord {
+        ProviderRecord::new(key(i), peer, Vec::new())
+    }
+
+    #[test]
+    fn one_peer_provides_no_more_keys_than_its_share() {
+        let (flooder, honest) = (PeerId::random(), PeerId::random());
+        let mut store = KadStore::new(PeerId::random(), CAPS);
+        store.add_provider(provider(1, flooder)).unwrap();
+        store.add_provider(provider(2, flooder)).unwrap();
+        assert!(store.add_provider(provider(3, flooder)).is_err());
+        store.add_provider(provider(3, honest)).unwrap();
+        store.remove_provider(&key(1), &flooder);
+        store.add_provider(provider(4, flooder)).unwrap();
+    }
+
+    #[test]
+    fn a_key_holds_no_more_providers_than_its_cap_and_refreshes_those_it_has() {
+        let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
+        let mut store = KadStore::new(PeerId::random(), CAPS);
+        store.add_provider(provider(1, peers[0])).unwrap();
+        store.add_provider(provider(1, peers[1])).unwrap();
+        assert!(store.add_provider(provider(1, peers[2])).is_err());
+        store.add_provider(provider(1, peers[0])).unwrap();
+        assert_eq!(store.providers(&key(1)).len(), 2);
+    }
+
+    #[test]
+    fn foreign_keys_leave_room_for_our_own() {
+        let local = PeerId::random();
+        let mut store = KadStore::new(local, CAPS);
+        for i in 0..3 {
+            store.add_provider(provider(i, PeerId::random())).unwrap();
+        }
+        assert!(store.add_provider(provider(3, PeerId::random())).is_err());
+        store.add_provider(provider(4, local)).unwrap();
+        store.add_provider(provider(5, local)).unwrap();
+        assert!(store.add_provider(provider(6, local)).is_err());
+        assert_eq!(store.provided().count(), 2);
+        assert_eq!(store.provided_keys().len(), 2);
+        store.remove_provider(&key(4), &local);
+        assert!(store.providers(&key(4)).is_empty());
+    }
+
+    #[test]
+    fn expired_providers_make_room_at_the_sweep() {
+        let (now, flooder) = (Instant::now(), PeerId::random());
+        let mut store = KadStore::new(PeerId::random(), CAPS);
+        for i in 0..2 {
+            let mut record = provider(i, flooder);
+            record.expires = Some(now + Duration::from_secs(1));
+            store.add_provider(record).unwrap();
+        }
+        store.sweep(now);
+        assert!(store.add_provider(provider(2, flooder)).is_err());
+        store.sweep(now + Duration::from_secs(2));
+        store.add_provider(provider(2, flooder)).unwrap();
+        assert!(store.providers(&key(0)).is_empty());
+    }
+
+    #[test]
+    fn records_are_bounded_in_number_and_size() {
+        let mut store = KadStore::new(PeerId::random(), CAPS);
+        store.put(Record::new(key(1), vec![0; 8])).unwrap();
+        assert!(store.put(Record::new(key(2), vec![0; 9])).is_err());
+        store.put(Record::new(key(2), vec![0; 1])).unwrap();
+        assert!(store.put(Record::new(key(3), vec![0; 1])).is_err());
+        store.put(Record::new(key(2), vec![1; 1])).unwrap();
+    }
+}

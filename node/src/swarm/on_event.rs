@@ -1,0 +1,329 @@
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use dagmesh_core::limits;
+use libp2p::gossipsub::{self, MessageAcceptance};
+use libp2p::kad::store::RecordStore;
+use libp2p::kad::{self, GetProvidersOk, InboundRequest, QueryId, QueryResult};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, PeerId, autonat, identify, mdns, relay, upnp};
+
+use super::address;
+use super::behaviour::BehaviourEvent;
+use super::config::Profile;
+use super::error::{SwarmError, chain};
+use super::event::{Direction, GossipMessage, MeshEvent, Provided};
+use super::on_command::untried;
+use super::queries::{Providers, Query};
+use super::transport;
+use super::worker::Worker;
+
+impl Worker {
+    pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_connected(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                self.metrics.connections_closed.add();
+                if self.peers.closed(&peer_id, connection_id) {
+                    self.metrics.peers.store(self.peers.count(), Ordering::Relaxed);
+                    let reason = cause.map(|cause| chain(&cause));
+                    self.emit(MeshEvent::PeerDisconnected { peer: peer_id, reason });
+                    if self.peers.count() == 0 {
+                        self.rejoin.isolated(Instant::now());
+                        self.emit(MeshEvent::Isolated);
+                    }
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                self.metrics.dials_failed.add();
+                if let Some(dial) = self.dials.remove(&connection_id) {
+                    let error = self.dial_error(dial.target, dial.peer, error);
+                    let _caller_has_gone = dial.reply.send(Err(error));
+                } else {
+                    tracing::debug!(peer = ?peer_id, %error, "dial failed");
+                }
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                self.metrics.inbound_failed.add();
+                tracing::debug!(from = %send_back_addr, error = chain(&error), "inbound connection failed");
+            }
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                if let Some(addr) = self.listeners.get(&listener_id) {
+                    self.starting.remove(addr);
+                }
+                if self.counts_as_external(&address) {
+                    self.swarm.add_external_address(address.clone());
+                }
+                self.emit(MeshEvent::Listening { addr: address });
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listen_expired(address);
+            }
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                let addr = self.listener_closed(listener_id);
+                for address in &addresses {
+                    self.listen_expired(address.clone());
+                }
+                if let Err(error) = reason {
+                    if let Some(addr) = addr.filter(|addr| self.starting.contains(addr)) {
+                        self.start_error = Some(transport::listen_error(&addr, &error));
+                    }
+                    self.emit(MeshEvent::ListenerFailed { addrs: addresses, reason: chain(&error) });
+                }
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::debug!(error = chain(&error), "listener error");
+            }
+            SwarmEvent::NewExternalAddrCandidate { address } => self.observed.candidate(address),
+            SwarmEvent::ExternalAddrConfirmed { address } => {
+                self.emit(MeshEvent::ExternalAddrConfirmed { addr: address });
+            }
+            SwarmEvent::ExternalAddrExpired { address } => {
+                self.observed.expired(&address);
+                self.emit(MeshEvent::ExternalAddrExpired { addr: address });
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, peer: PeerId, id: libp2p::swarm::ConnectionId, endpoint: &libp2p::core::ConnectedPoint) {
+        self.metrics.connections_opened.add();
+        self.rejoin.connected();
+        let first = self.peers.opened(peer, id, endpoint, Instant::now());
+        self.metrics.peers.store(self.peers.count(), Ordering::Relaxed);
+        let addr = endpoint.get_remote_address().clone();
+        if endpoint.is_dialer() {
+            self.swarm.behaviour_mut().book.add_trusted(peer, addr.clone());
+        }
+        // Whoever waits for this peer has it, over whichever connection.
+        let waiting: Vec<_> =
+            self.dials.extract_if(|dial_id, dial| *dial_id == id || dial.peer == Some(peer)).collect();
+        for (_, dial) in waiting {
+            if let Some(given) = dial.given {
+                self.swarm.behaviour_mut().book.add_trusted(peer, given);
+            }
+            let _caller_has_gone = dial.reply.send(Ok(peer));
+        }
+        if first {
+            let direction = if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound };
+            self.emit(MeshEvent::PeerConnected { peer, addr, direction });
+        }
+    }
+
+    /// No router stands between the peers of a network of one's own: what is listened on can be dialled. In tests of
+    /// reachability that is left to be proven.
+    fn counts_as_external(&self, address: &Multiaddr) -> bool {
+        match self.config.profile {
+            Profile::Public => false,
+            Profile::Lan | Profile::Private => !address::is_loopback(address),
+            Profile::Test => !self.config.autonat,
+        }
+    }
+
+    fn listen_expired(&mut self, address: Multiaddr) {
+        if self.config.profile != Profile::Public && !self.config.external.contains(&address) {
+            self.swarm.remove_external_address(&address);
+        }
+        self.emit(MeshEvent::ListenExpired { addr: address });
+    }
+
+    fn on_behaviour(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Gossip(event) => self.on_gossip(event),
+            BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.on_identified(peer_id, info);
+            }
+            BehaviourEvent::Ping(event) => {
+                if let Ok(rtt) = event.result {
+                    self.peers.pinged(&event.peer, rtt);
+                }
+            }
+            BehaviourEvent::AutonatClient(autonat::v2::client::Event { tested_addr, server, result, .. }) => {
+                let error = result.err().map(|error| error.to_string());
+                self.observed.tested(tested_addr.clone(), server, error.clone());
+                self.emit(MeshEvent::AddressTested { addr: tested_addr, by: server, error });
+            }
+            BehaviourEvent::RelayClient(relay::client::Event::ReservationReqAccepted {
+                relay_peer_id,
+                renewal,
+                ..
+            }) => {
+                if !renewal {
+                    self.emit(MeshEvent::RelayReserved { relay: relay_peer_id });
+                }
+            }
+            BehaviourEvent::Dcutr(event) => {
+                let error = event.result.err().map(|error| chain(&error));
+                self.emit(MeshEvent::HolePunched { peer: event.remote_peer_id, error });
+            }
+            BehaviourEvent::Upnp(upnp::Event::GatewayNotFound) => {
+                self.observed.no_gateway("The router offers no port mapping (UPnP).");
+            }
+            BehaviourEvent::Upnp(upnp::Event::NonRoutableGateway) => {
+                self.observed.no_gateway("The router has no public address itself, so a port mapping does not help.");
+            }
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, addr) in found {
+                    if peer != *self.swarm.local_peer_id() && !self.swarm.is_connected(&peer) {
+                        self.swarm.behaviour_mut().book.add(peer, addr.clone());
+                        self.dial_quietly(peer, vec![addr]);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        let behaviour = self.swarm.behaviour_mut();
+        let mut addrs: Vec<Multiaddr> =
+            info.listen_addrs.iter().filter(|addr| behaviour.book.accepts(addr)).cloned().collect();
+        addrs.truncate(limits::MAX_ADDRS_PER_PEER);
+        let serves_dht = info.protocols.iter().any(|it| behaviour.kad.protocol_names().contains(it));
+        for addr in &addrs {
+            behaviour.book.add(peer, addr.clone());
+            if serves_dht {
+                behaviour.kad.add_address(&peer, addr.clone());
+            }
+        }
+        if !serves_dht {
+            // A peer that serves no longer is of no use to others either.
+            behaviour.kad.remove_peer(&peer);
+        }
+        if self.peers.identified(peer, &info.protocols, &info.agent_version, &addrs)
+            && let Some((protocols, agent)) = self.peers.identity(&peer)
+        {
+            self.emit(MeshEvent::PeerIdentified { peer, protocols, agent });
+        }
+    }
+
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                let acceptance = self.validate(propagation_source, message);
+                let gossip = &mut self.swarm.behaviour_mut().gossip;
+                gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
+            }
+            gossipsub::Event::Subscribed { peer_id, topic } => {
+                self.emit(MeshEvent::TopicJoined { peer: peer_id, topic: topic.into_string() });
+            }
+            gossipsub::Event::Unsubscribed { peer_id, topic } => {
+                self.emit(MeshEvent::TopicLeft { peer: peer_id, topic: topic.into_string() });
+            }
+            gossipsub::Event::GossipsubNotSupported { .. } | gossipsub::Event::SlowPeer { .. } => {}
+        }
+    }
+
+    /// Decides over a message and hands it on. What finds no room is ignored: a full queue is no fault of the sender.
+    fn validate(&mut self, source: PeerId, message: gossipsub::Message) -> MessageAcceptance {
+        let Ok(place) = self.gossip_out.try_reserve() else {
+            self.metrics.gossip_overflow.add();
+            return MessageAcceptance::Ignore;
+        };
+        let acceptance = self.validator.validate(Instant::now(), source, &message);
+        match acceptance {
+            MessageAcceptance::Accept => {
+                self.metrics.gossip_accepted.add();
+                let gossipsub::Message { source: author, data, topic, .. } = message;
+                place.send(GossipMessage { topic: topic.into_string(), author, propagation: source, data });
+            }
+            MessageAcceptance::Ignore => self.metrics.gossip_ignored.add(),
+            MessageAcceptance::Reject => self.metrics.gossip_rejected.add(),
+        }
+        acceptance
+    }
+
+    fn on_kad(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::InboundRequest { request } => self.on_kad_request(request),
+            kad::Event::OutboundQueryProgressed { id, result, stats, step } => {
+                self.on_query(id, result, stats.num_successes() > 0, step.last);
+            }
+            kad::Event::RoutingUpdated { is_new_peer: true, .. } => self.queries.new_peer(Instant::now()),
+            kad::Event::ModeChanged { new_mode } => {
+                self.emit(MeshEvent::KadServing { serving: new_mode == kad::Mode::Server });
+            }
+            _ => {}
+        }
+    }
+
+    /// What others ask us to store: provider records within the caps; no records, since none of ours has a validator
+    /// for them yet.
+    fn on_kad_request(&mut self, request: InboundRequest) {
+        match request {
+            InboundRequest::AddProvider { record: Some(mut record) } => {
+                let behaviour = self.swarm.behaviour_mut();
+                record.addresses.retain(|addr| behaviour.book.accepts(addr));
+                record.addresses.truncate(limits::MAX_ADDRS_PER_PEER);
+                if let Err(error) = behaviour.kad.store_mut().add_provider(record) {
+                    self.metrics.kad_refused.add();
+                    tracing::debug!(%error, "provider record refused");
+                }
+            }
+            InboundRequest::PutRecord { record: Some(_), source, .. } => {
+                self.metrics.kad_refused.add();
+                tracing::debug!(%source, "record of unknown kind refused");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_query(&mut self, id: QueryId, result: QueryResult, reached: bool, last: bool) {
+        match result {
+            QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
+                self.on_providers(id, providers);
+            }
+            QueryResult::StartProviding(result) | QueryResult::RepublishProvider(result) => {
+                let key = match &result {
+                    Ok(done) => done.key.to_vec(),
+                    Err(error) => error.key().to_vec(),
+                };
+                self.queries.published(&key, reached);
+            }
+            _ => {}
+        }
+        if !last {
+            return;
+        }
+        match self.queries.remove(&id) {
+            Some(Query::FindPeer { peer, tried, reply }) => {
+                let addrs = untried(self.known_addrs(peer), &tried);
+                let _caller_has_gone = reply.send(Ok(addrs));
+            }
+            Some(Query::Providers(Providers { found, reply, .. })) => {
+                let _caller_has_gone = reply.send(Ok(found));
+            }
+            Some(Query::Provide { reply }) => {
+                let provided = if reached { Provided::Published } else { Provided::Waiting };
+                let _caller_has_gone = reply.send(Ok(provided));
+            }
+            Some(Query::Bootstrap { reply }) => {
+                let result = if reached { Ok(()) } else { Err(SwarmError::NoPeers { what: "joining the DHT" }) };
+                let _caller_has_gone = reply.send(result);
+            }
+            None => {}
+        }
+    }
+
+    fn on_providers(&mut self, id: QueryId, providers: impl IntoIterator<Item = PeerId>) {
+        let local = *self.swarm.local_peer_id();
+        let providers: Vec<_> = providers.into_iter().filter(|peer| *peer != local).collect();
+        // Their addresses are known only while the query runs: keep them for the dial that follows.
+        for peer in &providers {
+            for addr in self.known_addrs(*peer) {
+                self.swarm.behaviour_mut().book.add(*peer, addr);
+            }
+        }
+        let Some(Query::Providers(search)) = self.queries.get_mut(&id) else { return };
+        if search.add(providers)
+            && let Some(Query::Providers(Providers { found, reply, .. })) = self.queries.remove(&id)
+        {
+            self.finish(id);
+            let _caller_has_gone = reply.send(Ok(found));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+mod bench;
+mod heads;
+mod props;
+mod syncs;
