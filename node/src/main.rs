@@ -1,2 +1,9 @@
 //! The `dagmesh` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+use dagmesh::cli::{self, NodeBackend};
+
+fn main() -> ExitCode {
+    cli::main(&NodeBackend)
+}

@@ -14,6 +14,7 @@ use crate::{
     error::{ErrorKind, NodeError},
 };
 
+mod backend;
 mod client;
 mod config;
 mod daemon;
@@ -30,6 +31,7 @@ mod repo;
 use client::Client;
 use output::Output;
 
+pub use backend::NodeBackend;
 pub use daemon::init_logs;
 pub use output::{Failure, Outcome, Streams};
 
