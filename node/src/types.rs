@@ -32,6 +32,7 @@ pub struct ConnectRequest {
 #[serde(deny_unknown_fields)]
 pub struct AddRequest {
     /// Absolute path, on the daemon's machine.
+    #[serde(deserialize_with = "text::absolute")]
     pub path: PathBuf,
     /// Also takes files and folders whose name starts with a dot.
     #[serde(default)]
@@ -49,6 +50,7 @@ pub struct GetRequest {
     #[serde(with = "text::one")]
     pub cid: Cid,
     /// Absolute path, on the daemon's machine, of the file or folder to be made.
+    #[serde(deserialize_with = "text::absolute")]
     pub output: PathBuf,
     /// Replaces what stands there already.
     #[serde(default)]
@@ -155,6 +157,7 @@ pub struct DagGetRequest {
 #[serde(deny_unknown_fields)]
 pub struct DagImportRequest {
     /// Absolute path of the CAR, on the daemon's machine.
+    #[serde(deserialize_with = "text::absolute")]
     pub path: PathBuf,
 }
 
@@ -163,6 +166,7 @@ pub struct DagImportRequest {
 #[serde(rename_all = "snake_case")]
 pub enum Content {
     /// A file or folder on the daemon's machine, by its absolute path; it is imported first.
+    #[serde(deserialize_with = "text::absolute")]
     Path(PathBuf),
     /// A DAG that is held already.
     #[serde(with = "text::one")]

@@ -15,9 +15,7 @@ use crate::{
 
 /// How the store of a node is opened.
 pub fn store_options(config: &Config) -> StoreOptions {
-    let mut options = StoreOptions::default();
-    options.reserve_bytes = config.store.reserve_bytes;
-    options
+    StoreOptions { reserve_bytes: config.store.reserve_bytes }
 }
 
 /// Where the store of a node is.

@@ -1,9 +1,10 @@
 //! `daemon`: the node, its API, and an end in order.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{io::IsTerminal, sync::Arc, time::Duration};
 
 use dagmesh_core::limits;
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Backend, Client, Context, Outcome, Start, output::fields};
@@ -143,17 +144,12 @@ async fn ready<B: Backend>(context: &mut Context<'_, B>, node: &impl Api, at: &A
 
 /// SIGINT and SIGTERM, one after the other.
 struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Signals {
-    #[cfg(unix)]
     fn new() -> Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-
         let failed = |error| NodeError::other(format!("cannot listen for signals: {error}"));
         Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
@@ -161,37 +157,31 @@ impl Signals {
         })
     }
 
-    #[cfg(not(unix))]
-    fn new() -> Result<Self> {
-        Ok(Self {})
-    }
-
     /// The next signal. Cancel-safe: none is lost.
-    #[cfg(unix)]
-    fn next(&mut self) -> impl Future<Output = ()> + Send + '_ {
-        async {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
-        }
-    }
-
-    #[cfg(not(unix))]
     async fn next(&mut self) {
-        let _ = tokio::signal::ctrl_c().await;
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
 /// Logs go to stderr: at the level of the config, one level more for each `-v`. The first call of a process counts.
+///
+/// A plain level is that of dagmesh itself; libraries then log from `warn` on, since at `info` the store's engine
+/// alone writes a line for each of its files.
 pub fn init_logs(config: &LogConfig, verbose: u8) {
-    let level = match verbose {
-        0 => config.level.as_str(),
-        1 => "debug",
-        _ => "trace",
+    let plain = config.level.parse::<tracing::Level>().is_ok();
+    let directives = match verbose {
+        0 if plain && config.level.eq_ignore_ascii_case("error") => "error".to_owned(),
+        0 if plain => format!("warn,dagmesh={}", config.level),
+        0 => config.level.clone(),
+        1 => "warn,dagmesh=debug".to_owned(),
+        _ => "debug,dagmesh=trace".to_owned(),
     };
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("warn,dagmesh=info"));
+    let colours = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     // An error says that logs are set up already (by an embedding program, or by a test).
     let _ = match config.format {
         LogFormat::Text => builder.try_init(),

@@ -4,7 +4,7 @@ use cid::Cid;
 use dagmesh_dag::FeedName;
 
 use super::{
-    Backend, Context, Failure, Outcome, cid, feed,
+    Backend, Context, Outcome, cid, feed,
     output::{ago, count, fields, size, table},
     progress::Bar,
 };
@@ -121,7 +121,6 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
                     }
                 })
                 .await
-                .map_err(Failure::from)
         }
     }
 }

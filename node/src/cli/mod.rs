@@ -3,7 +3,7 @@
 //! `daemon` runs the node; every other command asks it over the local API. [`Backend`] is what the node gives to the
 //! commands, so that they are tested without one.
 
-use std::{ffi::OsString, future::Future, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, future::Future, io::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use libp2p::identity::Keypair;
@@ -14,6 +14,7 @@ use crate::{
     error::{ErrorKind, NodeError},
 };
 
+mod backend;
 mod client;
 mod config;
 mod daemon;
@@ -30,8 +31,12 @@ mod repo;
 use client::Client;
 use output::Output;
 
+pub use backend::NodeBackend;
 pub use daemon::init_logs;
 pub use output::{Failure, Outcome, Streams};
+
+/// How long an ended command waits for its threads.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the commands need of the node.
 pub trait Backend: Send + Sync + 'static {
@@ -89,6 +94,7 @@ pub(crate) struct Global {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one is made in the life of a process")]
 enum Command {
     /// Starts the node; the first time it creates key and store.
     Daemon(daemon::DaemonArgs),
@@ -130,14 +136,25 @@ impl<B> Context<'_, B> {
     }
 }
 
+/// Runs the command line of this process: what `main` does.
+pub fn main<B: Backend>(backend: &B) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: cannot start the threads of the program: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(run(backend, std::env::args_os().collect(), Streams::standard()));
+    // Whatever still blocks (a read of standard input, a disk) does not keep the program.
+    runtime.shutdown_timeout(PATIENCE);
+    ExitCode::from(code)
+}
+
 /// Runs one command line, the program's name first, and gives its exit code.
 ///
 /// Cancel safety: dropped, it ends the command; the daemon ends what it was doing for it.
-pub async fn run<B: Backend>(
-    backend: &B,
-    args: impl IntoIterator<Item = impl Into<OsString> + Clone> + Send,
-    streams: Streams,
-) -> u8 {
+pub async fn run<B: Backend>(backend: &B, args: Vec<OsString>, streams: Streams) -> u8 {
     let mut output = Output { streams, json: false, quiet: false, progress: true };
     let cli = match Cli::command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,

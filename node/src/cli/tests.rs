@@ -68,7 +68,7 @@ impl Ran {
     }
 }
 
-async fn run_with(node: Arc<FakeNode>, args: Vec<String>, out: Printed, err: Printed) -> u8 {
+async fn run_with(node: Arc<FakeNode>, args: Vec<OsString>, out: Printed, err: Printed) -> u8 {
     let streams = Streams { out: Box::new(out), err: Box::new(err), out_is_terminal: false, err_is_terminal: false };
     run(&FakeBackend(node), args, streams).await
 }
@@ -79,9 +79,9 @@ impl Bench {
         Self { home, node: FakeNode::new(), daemon: Mutex::new(None) }
     }
 
-    fn args(&self, args: &[&str]) -> Vec<String> {
+    fn args(&self, args: &[&str]) -> Vec<OsString> {
         let home = self.home.path().join("home").display().to_string();
-        ["dagmesh", "--home", &home].into_iter().chain(args.iter().copied()).map(String::from).collect()
+        ["dagmesh", "--home", &home].into_iter().chain(args.iter().copied()).map(OsString::from).collect()
     }
 
     async fn run(&self, args: &[&str]) -> Ran {

@@ -149,8 +149,14 @@ fn env_layer(name: &str, text: &str) -> Result<Option<Layer>, NodeError> {
             None => Ok(None),
         };
     };
-    // `Value` reads numbers, booleans and lists; all else is text.
-    let value = text.parse::<Value>().unwrap_or_else(|never| match never {});
+    // Only what is no text by nature is read as something else: a network may well be called `5`.
+    let default = default_values().into_iter().find(|(known, _)| *known == format!("{section}.{key}"));
+    let is_text = matches!(default, Some((_, serde_json::Value::String(_) | serde_json::Value::Null)))
+        || matches!(default, Some((_, serde_json::Value::Array(_))) if !text.starts_with('['));
+    let value = match is_text {
+        true => Value::from(text),
+        false => text.parse::<Value>().unwrap_or_else(|never| match never {}),
+    };
     let dict = Dict::from([(section.to_owned(), Dict::from([(key.to_owned(), value)]).into())]);
     Ok(Some(Layer { name: format!("environment variable {name}"), dict }))
 }
@@ -255,15 +261,20 @@ fn refuse_unknown_keys(figment: &Figment) -> Result<(), NodeError> {
 
 /// The full name of every key.
 fn known_keys() -> Vec<String> {
-    let mut keys = Vec::new();
+    default_values().into_iter().map(|(key, _)| key).collect()
+}
+
+/// Every key with its default.
+fn default_values() -> Vec<(String, serde_json::Value)> {
+    let mut values = Vec::new();
     if let Ok(serde_json::Value::Object(sections)) = serde_json::to_value(Config::default()) {
-        for (section, values) in sections {
-            if let serde_json::Value::Object(values) = values {
-                keys.extend(values.keys().map(|name| format!("{section}.{name}")));
+        for (section, fields) in sections {
+            if let serde_json::Value::Object(fields) = fields {
+                values.extend(fields.into_iter().map(|(name, value)| (format!("{section}.{name}"), value)));
             }
         }
     }
-    keys
+    values
 }
 
 /// The known key that `key` was most likely meant to be, if any is near.
@@ -342,15 +353,19 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_gives_lists_between_commas() {
+    fn the_environment_gives_texts_numbers_and_lists() {
         let listen = "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2";
         let env = BTreeMap::from([
             ("DAGMESH_SWARM__LISTEN".to_owned(), listen.to_owned()),
             ("DAGMESH_SYNC__MAX_SYNCS".to_owned(), "3".to_owned()),
+            ("DAGMESH_SWARM__NETWORK".to_owned(), "5".to_owned()),
+            ("DAGMESH_SWARM__EXTERNAL".to_owned(), "[\"/ip4/127.0.0.1/tcp/3\"]".to_owned()),
             ("DAGMESH_PORT".to_owned(), "tcp://10.0.0.1:4101".to_owned()),
         ]);
         let loaded = Loaded::load(&Sources { env, ..Default::default() }).expect("a config");
-        assert_eq!((loaded.config.swarm.listen.len(), loaded.config.sync.max_syncs), (2, 3));
+        let swarm = &loaded.config.swarm;
+        assert_eq!((swarm.listen.len(), swarm.external.len(), loaded.config.sync.max_syncs), (2, 1, 3));
+        assert_eq!(swarm.network, "5");
     }
 
     #[test]

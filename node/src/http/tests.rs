@@ -125,6 +125,8 @@ async fn an_error_has_the_status_of_its_kind() {
         ("sync", r#"{"target": "nobody"}"#, 400, "usage"),
         ("ls", r#"{"cid": "bafynonsense"}"#, 400, "usage"),
         ("ls", "{", 400, "usage"),
+        ("add", r#"{"path": "x"}"#, 400, "usage"),
+        ("publish", r#"{"content": {"path": "x"}}"#, 400, "usage"),
         ("gc", r#"{"dry_rum": true}"#, 400, "usage"),
         ("cat", &format!(r#"{{"cid": "{}", "offset": 2}}"#, cid()), 422, "verification"),
         ("no/such", "", 404, "not_found"),

@@ -1,6 +1,6 @@
 //! How values without a text form of their own in serde are written: CIDs as text, bytes as base64.
 
-use std::fmt::Display;
+use std::{fmt::Display, path::PathBuf};
 
 use cid::Cid;
 use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
@@ -55,6 +55,12 @@ pub mod list {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cid>, D::Error> {
         Vec::<String>::deserialize(deserializer)?.iter().map(|text| parse(text)).collect()
     }
+}
+
+/// Reads a path of the daemon's machine, which must be absolute: the daemon has a working directory of its own.
+pub fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.is_absolute() { Ok(path) } else { Err(D::Error::custom(format!("{} is no absolute path", path.display()))) }
 }
 
 /// Bytes.
