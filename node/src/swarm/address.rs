@@ -69,6 +69,15 @@ pub(super) fn is_loopback(addr: &Multiaddr) -> bool {
     })
 }
 
+/// Whether the address is valid on one link alone, so that it says nothing without naming an interface.
+pub(super) fn is_link_local(addr: &Multiaddr) -> bool {
+    addr.iter().any(|part| match part {
+        Protocol::Ip4(ip) => ip.is_link_local(),
+        Protocol::Ip6(ip) => ip.is_unicast_link_local(),
+        _ => false,
+    })
+}
+
 /// Whether the address is TCP and nothing on top of it but a peer or a relay.
 pub(super) fn is_plain_tcp(addr: &Multiaddr) -> bool {
     let mut tcp = false;

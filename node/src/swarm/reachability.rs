@@ -101,7 +101,9 @@ impl Observed {
             states.insert(address::without_peer(addr), (state, None));
         }
         for (addr, candidate) in &self.candidates {
-            states.insert(addr.clone(), (candidate.state, Some(candidate)));
+            let local = self.profile == Profile::Public && !address::is_globally_reachable(addr);
+            let state = if local { Reachability::Local } else { candidate.state };
+            states.insert(addr.clone(), (state, Some(candidate).filter(|_| !local)));
         }
         for addr in external {
             let addr = address::without_peer(addr);
