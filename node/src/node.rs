@@ -191,6 +191,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hook: Optio
         validator: Arc::clone(&validator),
         topic: topic::heads(&network),
         follower: Arc::new(OnceLock::new()),
+        republish: config.sync.republish,
     };
     let gossip_listener = listener.clone();
     let running = swarm::start(
@@ -245,9 +246,10 @@ fn serve(context: &Context, publisher: &Publisher, listener: &Listener, config: 
     context.spawn(served.map_err(twice)?);
     let (publisher, listener, mut streams) = (publisher.clone(), listener.clone(), context.swarm.streams());
     let incoming = streams.accept(announce_net::PROTOCOL).map_err(twice)?;
+    let swarm = context.swarm.clone();
     context.spawn(announce_net::serve_on(incoming, move |peer, message: Bytes| {
-        let (publisher, listener) = (publisher.clone(), listener.clone());
-        async move { listener.direct(publisher, peer, message).await }
+        let (swarm, publisher, listener) = (swarm.clone(), publisher.clone(), listener.clone());
+        async move { listener.direct(&swarm, publisher, peer, message).await }
     }));
     Ok(())
 }
@@ -542,7 +544,7 @@ fn address_status(status: swarm::AddressStatus) -> AddressStatus {
             _ => Reach::Unknown,
         },
         tested: None,
-        advice: Some(status.advice).filter(|advice| !advice.is_empty()),
+        advice: Some(status.advice).filter(|_| status.state != swarm::Reachability::Reachable),
     }
 }
 

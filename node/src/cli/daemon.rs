@@ -174,7 +174,8 @@ pub fn init_logs(config: &LogConfig, verbose: u8) {
     let plain = config.level.parse::<tracing::Level>().is_ok();
     let directives = match verbose {
         0 if plain && config.level.eq_ignore_ascii_case("error") => "error".to_owned(),
-        0 if plain => format!("warn,dagmesh={}", config.level),
+        // Kademlia warns that it knows nobody at every first start.
+        0 if plain => format!("warn,libp2p_kad=error,dagmesh={}", config.level),
         0 => config.level.clone(),
         1 => "warn,dagmesh=debug".to_owned(),
         _ => "debug,dagmesh=trace".to_owned(),

@@ -1,10 +1,15 @@
 //! Announces own heads: hands them to the mesh when the announce machine says so, and counts who listens.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use dagmesh_announce::{Announcement, Announcer, AnnouncerConfig, Effect, Input, PublishError, net, topic};
-use dagmesh_dag::SignedHead;
+use dagmesh_dag::{FeedName, SignedHead};
 use libp2p::PeerId;
+use parking_lot::Mutex;
 
 use super::{Context, driven::Driven};
 use crate::swarm::{self, MeshEvent};
@@ -14,6 +19,8 @@ use crate::swarm::{self, MeshEvent};
 pub(crate) struct HeadAnnouncer {
     context: Context,
     machine: Driven<Announcer>,
+    /// To how many peers the head of each feed went, by its number.
+    reached: Arc<Mutex<BTreeMap<FeedName, (u64, usize)>>>,
 }
 
 impl HeadAnnouncer {
@@ -22,6 +29,7 @@ impl HeadAnnouncer {
         let this = Self {
             context: context.clone(),
             machine: Driven::new(Announcer::new(AnnouncerConfig::new(rand::random()))),
+            reached: Arc::default(),
         };
         for head in heads {
             this.machine.input(Input::Announce(Box::new(head)));
@@ -48,12 +56,12 @@ impl HeadAnnouncer {
         }
     }
 
-    /// When the head of each feed was last handed to the mesh, in milliseconds ago.
-    pub(crate) fn announced(&self, head: &SignedHead) -> Option<Duration> {
-        self.machine.look(|machine| {
-            let feed = machine.feeds().find(|feed| feed.head == *head)?;
-            Some(Instant::now().saturating_duration_since(feed.announced?))
-        })
+    /// How long ago a head was last handed to the mesh, and to how many peers; `None` while it waits for one.
+    pub(crate) fn announced(&self, head: &SignedHead) -> Option<(Duration, usize)> {
+        let at = self.machine.look(|machine| machine.feeds().find(|feed| feed.head == *head)?.announced)?;
+        let reached =
+            self.reached.lock().get(head.feed()).filter(|(seq, _)| *seq == head.seq()).map(|(_, peers)| *peers);
+        Some((Instant::now().saturating_duration_since(at), reached.unwrap_or_default()))
     }
 
     /// Peers on the topic.
@@ -90,7 +98,10 @@ impl HeadAnnouncer {
         let addrs = self.context.swarm.addrs().await.map_err(|error| other(error.to_string()))?;
         let message = Announcement::new(head, addrs).encode().map_err(|error| other(error.to_string()))?;
         match self.context.swarm.publish(topic::heads(&self.context.network), message).await {
-            Ok(_) => Ok(()),
+            Ok(peers) => {
+                self.reached.lock().insert(head.feed().clone(), (head.seq(), peers));
+                Ok(())
+            }
             Err(swarm::PublishError::NoPeers { .. }) => Err(PublishError::NoPeers),
             Err(swarm::PublishError::Duplicate { .. }) => Err(PublishError::Duplicate),
             Err(error) => Err(other(error.to_string())),
