@@ -32,6 +32,7 @@ use crate::{
         events::Events,
         files,
         follower::Follower,
+        outbox::{EntryHook, Outbox},
         publisher::Publisher,
         syncer, unix_ms,
     },
@@ -71,12 +72,19 @@ pub struct NodeBuilder {
     config: Config,
     key: Option<Keypair>,
     hook: Option<Arc<dyn BlockHook>>,
+    entry_hook: Option<Arc<dyn EntryHook>>,
 }
 
 impl Node {
     /// A node with the defaults of the profile `public`; nothing runs before [`NodeBuilder::start`].
     pub fn builder() -> NodeBuilder {
-        NodeBuilder { home: None, config: Config::of_profile(Profile::default()), key: None, hook: None }
+        NodeBuilder {
+            home: None,
+            config: Config::of_profile(Profile::default()),
+            key: None,
+            hook: None,
+            entry_hook: None,
+        }
     }
 
     /// Its peer id.
@@ -154,6 +162,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Takes each entry of a followed feed that has become whole, at least once, also over a crash.
+    pub fn entry_hook(mut self, hook: impl EntryHook) -> Self {
+        self.entry_hook = Some(Arc::new(hook));
+        self
+    }
+
     /// Starts the node: store open, listening, feeds served, follows taken up.
     ///
     /// Dropped before it answers, nothing runs on.
@@ -168,12 +182,19 @@ impl NodeBuilder {
             Some(key) => key,
             None => identity::load_or_create(&home.key_file())?.0,
         };
-        start(&home, self.config, key, self.hook).await
+        start(&home, self.config, key, Hooks { block: self.hook, entry: self.entry_hook }).await
     }
 }
 
+/// What looks on while a node syncs.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    block: Option<Arc<dyn BlockHook>>,
+    entry: Option<Arc<dyn EntryHook>>,
+}
+
 /// Starts a node whose home is there.
-pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hook: Option<Arc<dyn BlockHook>>) -> Result<Node> {
+pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hooks) -> Result<Node> {
     if let Some(problem) = config.problems().into_iter().next() {
         return Err(NodeError::usage(problem));
     }
@@ -211,7 +232,8 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hook: Optio
         swarm: running.handle,
         events: Events::new(),
         validator,
-        hook,
+        hook: hooks.block,
+        outbox: Outbox::new(hooks.entry),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };
@@ -225,6 +247,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hook: Optio
     let segment = Some(config.sync.segment_blocks).filter(|blocks| *blocks < limits::MAX_SEGMENT_BLOCKS);
     let follower = Follower::start(&context, publisher.announcer().clone(), config.sync.max_syncs, segment).await?;
     let _ = listener.follower.set(follower.clone());
+    context.outbox.start(&context);
     context.spawn(keep_peers(context.clone()));
     let inner = Inner { context, publisher, follower, config, store_dir, started: Instant::now() };
     Ok(Node { inner: Arc::new(inner) })

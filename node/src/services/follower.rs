@@ -333,6 +333,8 @@ impl Follower {
             events: self.context.events.clone(),
             gauge: Gauge::default(),
             machine: self.machine.clone(),
+            outbox: self.context.outbox.clone(),
+            protection: Mutex::new(self.context.store.protect()),
         };
         let mut sync = FeedSync::new(self.context.store.clone(), journal, self.context.hook.clone(), plan);
         let mut last = None;
