@@ -19,5 +19,7 @@ pub mod types;
 pub mod upkeep;
 
 pub use api::Api;
+pub use dagmesh_dag as dag;
+pub use dagmesh_dagsync as dagsync;
 pub use error::{ErrorKind, NodeError};
 pub use node::{Node, NodeBuilder};

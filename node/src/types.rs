@@ -57,6 +57,13 @@ pub struct GetRequest {
     pub overwrite: bool,
 }
 
+impl GetRequest {
+    /// Writes `cid` to `output`, where nothing may stand yet.
+    pub fn new(cid: Cid, output: PathBuf) -> Self {
+        Self { cid, output, overwrite: false }
+    }
+}
+
 /// `cat`: the content of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -186,6 +193,13 @@ pub struct PublishRequest {
     pub meta: Option<serde_json::Value>,
 }
 
+impl PublishRequest {
+    /// Publishes `content` in the default feed and announces it.
+    pub fn new(content: Content) -> Self {
+        Self { content, feed: FeedName::default(), no_announce: false, hidden: false, meta: None }
+    }
+}
+
 /// `head`: the signed head of a feed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -230,6 +244,13 @@ pub struct FollowRequest {
     pub wait: bool,
 }
 
+impl FollowRequest {
+    /// Follows `target` with all its entries and contents, and does not wait.
+    pub fn new(target: Target) -> Self {
+        Self { target, feed: None, depth: None, keep: None, wait: false }
+    }
+}
+
 /// `unfollow`: follows no longer. What has been fetched stays until `gc`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -265,6 +286,13 @@ pub struct SyncRequest {
     /// Ignores the latest synced entry: walks the whole chain again.
     #[serde(default)]
     pub resync: bool,
+}
+
+impl SyncRequest {
+    /// Syncs the newest head of `target` down to the latest synced entry.
+    pub fn new(target: Target) -> Self {
+        Self { target, feed: None, head: None, stop: None, depth: None, segment: None, resync: false }
+    }
 }
 
 /// `ticket`: the string that leads others here.

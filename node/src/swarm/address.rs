@@ -89,8 +89,11 @@ pub(super) fn is_plain_tcp(addr: &Multiaddr) -> bool {
     tcp
 }
 
-/// The socket that a listen address binds.
+/// The socket that a listen address binds; none at a relay.
 pub(super) fn socket_of(addr: &Multiaddr) -> Option<(IpAddr, Socket)> {
+    if is_relayed(addr) {
+        return None;
+    }
     let mut parts = addr.iter();
     let ip = match parts.next()? {
         Protocol::Ip4(ip) => IpAddr::V4(ip),

@@ -146,8 +146,9 @@ impl SwarmHandle {
                 SwarmError::Unreachable { tried, .. } => tried.iter().map(|it| it.addr.clone()).collect(),
                 _ => Vec::new(),
             };
+            // Half of the time for the search, so that the first dial's error is told where it finds nothing.
             let found = self
-                .try_call("finding a peer", DIAL, |reply| Command::FindPeer { peer, tried, reply })
+                .try_call("finding a peer", DIAL / 2, |reply| Command::FindPeer { peer, tried, reply })
                 .await
                 .unwrap_or_default();
             if found.is_empty() { Err(first) } else { self.dial_at(peer, found).await }

@@ -149,13 +149,9 @@ impl Worker {
             }
             BehaviourEvent::RelayClient(relay::client::Event::ReservationReqAccepted {
                 relay_peer_id,
-                renewal,
+                renewal: false,
                 ..
-            }) => {
-                if !renewal {
-                    self.emit(MeshEvent::RelayReserved { relay: relay_peer_id });
-                }
-            }
+            }) => self.emit(MeshEvent::RelayReserved { relay: relay_peer_id }),
             BehaviourEvent::Dcutr(event) => {
                 let error = event.result.err().map(|error| chain(&error));
                 self.emit(MeshEvent::HolePunched { peer: event.remote_peer_id, error });
@@ -282,7 +278,10 @@ impl Worker {
                     Ok(done) => done.key.to_vec(),
                     Err(error) => error.key().to_vec(),
                 };
-                self.queries.published(&key, reached);
+                // It may have been withdrawn meanwhile; then it is not to come back.
+                if self.swarm.behaviour_mut().kad.store_mut().provides(&key) {
+                    self.queries.published(&key, reached);
+                }
             }
             _ => {}
         }

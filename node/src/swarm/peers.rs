@@ -186,8 +186,15 @@ fn place(endpoint: &ConnectedPoint) -> (Multiaddr, Direction) {
 
 /// A stranger's text, at most [`limits::MAX_AGENT_BYTES`] long and without control characters.
 fn cut(text: &str) -> String {
-    let end = text.floor_char_boundary(limits::MAX_AGENT_BYTES);
-    text.get(..end).unwrap_or_default().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    // A replacement takes three bytes where a control character took one; room for it is part of the cap.
+    let mut bytes = 0;
+    let printable = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    printable
+        .take_while(|c| {
+            bytes += c.len_utf8();
+            bytes <= limits::MAX_AGENT_BYTES
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -234,6 +241,7 @@ mod tests {
     #[test]
     fn texts_of_strangers_are_cut_and_hold_no_control_characters() {
         assert_eq!(cut("kubo/0.30\u{1b}[2J"), "kubo/0.30\u{fffd}[2J");
-        assert!(cut(&"é".repeat(500)).len() <= limits::MAX_AGENT_BYTES);
+        assert_eq!(cut(&"é".repeat(500)).len(), limits::MAX_AGENT_BYTES);
+        assert!(cut(&"\0".repeat(500)).len() <= limits::MAX_AGENT_BYTES);
     }
 }

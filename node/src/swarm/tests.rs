@@ -48,7 +48,7 @@ impl Node {
 
     async fn tcp(&self) -> Multiaddr {
         let addrs = self.handle.addrs().await.unwrap();
-        addrs.into_iter().find(|addr| address::is_plain_tcp(addr)).unwrap()
+        addrs.into_iter().find(address::is_plain_tcp).unwrap()
     }
 
     /// Waits for the event that `wanted` picks.
@@ -294,6 +294,39 @@ async fn a_key_provided_alone_is_published_when_somebody_comes() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_is_not_published_when_somebody_comes() {
+    let (provider, hub) = (Node::start().await, Node::start().await);
+    let (kept, withdrawn) = (vec![0x12, 0x01, 0x2a], vec![0x12, 0x01, 0x2b]);
+    provider.handle.provide(withdrawn.clone()).await.unwrap();
+    provider.handle.provide(kept.clone()).await.unwrap();
+    provider.handle.stop_providing(withdrawn.clone()).await.unwrap();
+    provider.handle.connect(hub.tcp().await).await.unwrap();
+    within("publication", async {
+        while hub.handle.find_providers(kept.clone(), 1).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(within("walk", hub.handle.find_providers(withdrawn, 1)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_listens_at_a_relay_is_reached_through_it() {
+    let relay = Node::with(|config| config.relay_server = true).await;
+    let at_relay = relay.tcp().await.with(libp2p::multiaddr::Protocol::P2pCircuit);
+    let mut hidden = Node::with(|config| config.listen = vec![at_relay.clone()]).await;
+    let server = relay.peer();
+    let reserved =
+        |event: &MeshEvent| matches!(event, MeshEvent::RelayReserved { relay } if *relay == server).then_some(());
+    hidden.event("reservation", reserved).await;
+    let seeker = Node::start().await;
+    let addr = with_peer(at_relay, hidden.peer()).unwrap();
+    assert_eq!(within("relayed connection", seeker.handle.connect(addr)).await.unwrap(), hidden.peer());
+    let info = seeker.sees("the hidden node", hidden.peer(), |it| it.agent.is_some()).await;
+    assert!(address::is_relayed(&info.addr), "{}", info.addr);
 }
 
 #[tokio::test]

@@ -260,6 +260,12 @@ impl<O: Observer> Fetch<O> {
     /// Reads the store: call it on a thread that may block.
     pub fn next_request(&mut self) -> Result<Option<Request>, FetchError> {
         self.redirected = false;
+        // What was visited is remembered, within bounds; past them the walk starts anew from where it stands.
+        if self.walk.visits() as u64 >= limits::MAX_SEGMENT_BLOCKS {
+            let frontier = self.frontier();
+            (self.missing, self.current) = (Vec::new(), None);
+            (self.walk, self.origins) = walk(&self.config, frontier);
+        }
         if !self.advance(None)? {
             self.checkpoint()?;
             return Ok(None);

@@ -5,6 +5,7 @@
 
 pub(crate) mod condition;
 pub(crate) mod cost;
+mod json;
 pub(crate) mod node;
 mod parse;
 #[cfg(test)]
@@ -226,8 +227,7 @@ impl Selector {
     /// Reads DAG-JSON.
     pub fn from_json(text: &str) -> Result<Self, SelectorError> {
         check_len(text.len())?;
-        let value =
-            serde_ipld_dagjson::from_slice(text.as_bytes()).map_err(|error| SelectorError::Codec(error.to_string()))?;
+        let value = json::read(text).map_err(SelectorError::Codec)?;
         Self::from_ipld(&value)
     }
 

@@ -137,8 +137,9 @@ pub enum WalkError {
 ///
 /// - The order is depth-first, parents first, links in the order of their block. When a visit of root `j` comes, all
 ///   that the roots before `j` select has been visited.
-/// - Each link is visited once with the same selector (and no less of its limits left). Stop links, and links that
-///   the selector's own stop condition names, are not visited at all, be they roots.
+/// - Each link is visited once with the same selector and no less of its limits left; so under a selector with limits
+///   or several states a link can come again, and a raw block or one under [`Selector::all`] never does.
+/// - Stop links, and links that the selector's own stop condition names, are not visited at all, be they roots.
 /// - Inline content (identity CIDs) is entered by the walk itself. It is returned only if it cannot be read, so that
 ///   [`enter`](Self::enter) can say why.
 /// - The same inputs give the same walk: a sender and a receiver that enter the same blocks see the same visits.
@@ -209,8 +210,11 @@ impl Walk {
     /// [`WalkError`]; nothing below the block is walked then, and the walk can go on beside it.
     pub fn enter(&mut self, visit: &Visit, block: &Block, held: Option<&Block>) -> Result<(), WalkError> {
         expect(block, &visit.cid)?;
-        if let Some(held) = held {
-            expect(held, visit.held.as_ref().unwrap_or(&visit.cid))?;
+        if let Some(held) = held
+            && visit.held.as_ref() != Some(held.cid())
+        {
+            let wanted = visit.held.unwrap_or(visit.cid);
+            return Err(WalkError::WrongBlock { given: Box::new(*held.cid()), wanted: Box::new(wanted) });
         }
         if self.visits > self.config.max_visited {
             return Err(WalkError::Visited { cid: Box::new(visit.cid), max: self.config.max_visited });

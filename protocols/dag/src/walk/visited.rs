@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use cid::Cid;
 
 use crate::{
-    HashCode,
+    Codec, HashCode,
     selector::{Selector, UNLIMITED, leading},
 };
 
@@ -14,7 +14,7 @@ use crate::{
 /// A link counts as visited with the same selector and at least as much of the limits left.
 #[derive(Debug, Default)]
 pub(super) struct Visited {
-    /// Links under the plain selector for everything.
+    /// Links to raw blocks, and links under the plain selector for everything.
     plain: HashSet<(u64, u64)>,
     /// Links under any other selector, with the most that was left of its limit.
     states: HashMap<(u64, u64), u64>,
@@ -61,7 +61,8 @@ impl Visited {
 
 fn slot(cid: &Cid, selector: &Selector, depth_left: Option<u64>) -> Slot {
     let key = key(cid);
-    if selector.is_all() && depth_left.is_none() {
+    // Nothing lies below a raw block, whatever is left of a selector there.
+    if cid.codec() == Codec::Raw as u64 || (selector.is_all() && depth_left.is_none()) {
         return Slot::Plain(halves(key));
     }
     let key = key ^ selector.print();

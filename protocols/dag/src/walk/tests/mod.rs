@@ -283,7 +283,7 @@ fn a_million_visited_links_take_less_than_64_mib() {
         let mut digest = [0; 32];
         digest[..8].copy_from_slice(&index.to_be_bytes());
         let hash = cid::multihash::Multihash::wrap(HashCode::Sha2_256 as u64, &digest).expect("fits");
-        let cid = Cid::new_v1(Codec::Raw as u64, hash);
+        let cid = Cid::new_v1(Codec::DagCbor as u64, hash);
         assert!(visited.mark(&cid, &Selector::all(), None) && visited.mark(&cid, &chain, None));
     }
     let (plain, states) = visited.bytes();

@@ -410,7 +410,7 @@ fn segments() -> impl Strategy<Value = Vec<usize>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn any_selector_visits_what_the_specification_says_in_one_piece_and_in_segments(
