@@ -164,7 +164,8 @@ fn status_text(status: &Status) -> String {
             Reach::Unreachable => "not reachable",
         };
         let when = address.tested.map(|time| format!(" ({})", ago(time))).unwrap_or_default();
-        let advice = address.advice.as_ref().map(|advice| format!(": {advice}")).unwrap_or_default();
+        let advice = address.advice.as_ref().filter(|_| address.reach != Reach::Reachable);
+        let advice = advice.map(|advice| format!(": {advice}")).unwrap_or_default();
         lines.push(("address", format!("{} {reach}{when}{advice}", address.addr)));
     }
     for feed in &status.feeds {
