@@ -6,13 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagmesh_announce::{Announcement, Announcer, AnnouncerConfig, Effect, Input, PublishError, net, topic};
+use dagmesh_announce::{Announcement, Announcer, AnnouncerConfig, Answer, Effect, Input, PublishError, net, topic};
 use dagmesh_dag::{FeedName, SignedHead};
 use libp2p::PeerId;
 use parking_lot::Mutex;
 
 use super::{Context, driven::Driven};
-use crate::swarm::{self, MeshEvent};
+use crate::{
+    error::{ErrorKind, NodeError},
+    swarm::{self, MeshEvent},
+};
 
 /// How own heads stand with the mesh.
 #[derive(Clone)]
@@ -46,13 +49,19 @@ impl HeadAnnouncer {
         self.listeners().await
     }
 
-    /// Tells one peer directly about a head. Its answer is only logged: gossip and the DHT carry the head too.
-    pub(crate) async fn tell(&self, peer: PeerId, head: &SignedHead) {
-        let Ok(addrs) = self.context.swarm.addrs().await else { return };
-        let announcement = Announcement::new(head, addrs);
+    /// Tells one peer directly about a head; an error where it cannot be told, or refuses.
+    pub(crate) async fn tell(&self, peer: PeerId, head: &SignedHead) -> Result<(), NodeError> {
+        let announcement = Announcement::new(head, self.context.swarm.addrs().await?);
         match net::announce_to(&mut self.context.swarm.streams(), peer, &announcement).await {
-            Ok(answer) => tracing::debug!(%peer, %answer, "announced directly"),
-            Err(error) => tracing::debug!(%peer, %error, "a direct announcement failed"),
+            Ok(Answer::Accepted) => Ok(()),
+            Ok(Answer::Ignored(reason)) => {
+                tracing::debug!(%peer, reason, "a direct announcement was not needed");
+                Ok(())
+            }
+            Ok(Answer::Refused(reason)) => {
+                Err(NodeError::new(ErrorKind::Unauthorised, format!("{peer} refuses the announcement: {reason}")))
+            }
+            Err(error) => Err(NodeError::no_peers(error.to_string())),
         }
     }
 

@@ -393,7 +393,9 @@ impl Follower {
             if let Err(error) = this.context.swarm.provide(head.head().hash().to_bytes()).await {
                 tracing::debug!(%error, "the followed head is not provided in the DHT");
             }
-            this.announcer.tell(head.publisher(), &head).await;
+            if let Err(error) = this.announcer.tell(head.publisher(), &head).await {
+                tracing::debug!(%error, "the publisher was not told that its head arrived");
+            }
         });
     }
 

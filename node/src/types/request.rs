@@ -213,6 +213,9 @@ pub struct AnnounceRequest {
     /// Of which feed.
     #[serde(default)]
     pub feed: FeedName,
+    /// Tells this peer alone, directly; the topic where absent.
+    #[serde(default)]
+    pub to: Option<Target>,
 }
 
 /// `follow`: follows a publisher's feed.
