@@ -101,23 +101,27 @@ impl Follower {
 
     /// Follows a feed no longer. What has been fetched stays until the next collection of garbage.
     pub(crate) async fn unfollow(&self, publisher: PeerId, feed: Option<FeedName>) -> Result<Vec<FeedName>, NodeError> {
-        let removed = self
+        let (removed, left) = self
             .context
             .blocking(move |store| {
-                let mut removed = Vec::new();
-                for (peer, name, _) in store.follows()? {
-                    if peer == publisher && feed.as_ref().is_none_or(|feed| *feed == name) {
+                let (mut removed, mut left) = (Vec::new(), 0);
+                for (peer, name, _) in store.follows()?.into_iter().filter(|(peer, ..)| *peer == publisher) {
+                    if feed.as_ref().is_none_or(|feed| *feed == name) {
                         store.remove_follow(&peer, &name)?;
                         removed.push(name);
+                    } else {
+                        left += 1;
                     }
                 }
-                Ok(removed)
+                Ok((removed, left))
             })
             .await?;
         for feed in &removed {
             self.machine.input(Input::Unfollow(FollowKey { publisher, feed: feed.clone() }));
         }
-        self.context.swarm.unprotect(publisher).await?;
+        if left == 0 {
+            self.context.swarm.unprotect(publisher).await?;
+        }
         Ok(removed)
     }
 

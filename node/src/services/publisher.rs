@@ -170,6 +170,7 @@ fn append(
     content: Cid,
     meta: Option<Ipld>,
 ) -> Result<(Option<SignedHead>, SignedHead), NodeError> {
+    dagmesh_dag::check_cid(&content)?;
     if !store.has(&content)? {
         return Err(NodeError::not_found(format!(
             "{content} is not held, so it cannot be published; `dagmesh add` or `dagmesh dag import` it first"
