@@ -81,7 +81,7 @@ impl Worker {
             SwarmEvent::ExternalAddrConfirmed { address } => {
                 // A neighbour on the same network proves nothing to the rest of the world.
                 let given = self.config.external.iter().any(|addr| address::without_peer(addr) == address);
-                if self.config.global_only() && !given && !address::is_globally_reachable(&address) {
+                if self.config.global_only() && !given && !dagmesh_announce::is_globally_reachable(&address) {
                     self.swarm.remove_external_address(&address);
                 } else {
                     self.emit(MeshEvent::ExternalAddrConfirmed { addr: address });

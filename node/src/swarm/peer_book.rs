@@ -2,6 +2,7 @@ use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::task::{Context, Poll};
 
+use dagmesh_announce::is_globally_reachable;
 use dagmesh_core::limits;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -11,8 +12,6 @@ use libp2p::swarm::{
     ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
-
-use super::address;
 
 /// Addresses of peers, for everybody in the Swarm who dials a peer by its id alone (streams, gossip, Kademlia).
 ///
@@ -44,7 +43,7 @@ impl PeerBook {
 
     /// Whether an address that a stranger gave may be used.
     pub(super) fn accepts(&self, addr: &Multiaddr) -> bool {
-        addr.len() <= limits::MAX_ADDR_BYTES && (!self.global_only || address::is_globally_reachable(addr))
+        addr.len() <= limits::MAX_ADDR_BYTES && (!self.global_only || is_globally_reachable(addr))
     }
 
     /// The known addresses of a peer, with `/p2p/`.

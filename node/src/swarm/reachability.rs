@@ -96,12 +96,12 @@ impl Observed {
     ) -> ReachabilityReport {
         let mut states: BTreeMap<Multiaddr, (Reachability, Option<&Candidate>)> = BTreeMap::new();
         for addr in listen {
-            let global = address::is_globally_reachable(addr);
+            let global = dagmesh_announce::is_globally_reachable(addr);
             let state = if global { Reachability::Untested } else { Reachability::Local };
             states.insert(address::without_peer(addr), (state, None));
         }
         for (addr, candidate) in &self.candidates {
-            let local = self.profile == Profile::Public && !address::is_globally_reachable(addr);
+            let local = self.profile == Profile::Public && !dagmesh_announce::is_globally_reachable(addr);
             let state = if local { Reachability::Local } else { candidate.state };
             states.insert(addr.clone(), (state, Some(candidate).filter(|_| !local)));
         }
