@@ -17,6 +17,9 @@ pub use home::Home;
 pub(crate) use home::{read_private, write_private};
 pub use load::{Flags, Loaded, Origin, Sources};
 
+use crate::swarm;
+pub use crate::swarm::{KadMode, PUBLIC_BOOTSTRAP, Profile};
+
 /// All that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -31,45 +34,6 @@ pub struct Config {
     pub sync: SyncConfig,
     /// What is logged.
     pub log: LogConfig,
-}
-
-/// A set of defaults for one kind of place.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// The public mesh: well-known bootstrap peers, addresses of private ranges are ignored.
-    #[default]
-    Public,
-    /// One network of machines that see each other: mDNS, no bootstrap peers.
-    Lan,
-    /// A mesh of one's own behind a pre-shared key.
-    Private,
-    /// Loopback on free ports, no bootstrap peers, no mDNS; Kademlia serves at once.
-    Test,
-}
-
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Public => "public",
-            Self::Lan => "lan",
-            Self::Private => "private",
-            Self::Test => "test",
-        })
-    }
-}
-
-/// Whether the node answers Kademlia queries of others.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum KadMode {
-    /// As soon as a peer has confirmed one of our addresses.
-    #[default]
-    Auto,
-    /// Never.
-    Client,
-    /// At once.
-    Server,
 }
 
 /// `[swarm]`
@@ -114,26 +78,29 @@ pub struct SwarmConfig {
 
 impl Default for SwarmConfig {
     fn default() -> Self {
+        Self::of_profile(Profile::default())
+    }
+}
+
+impl SwarmConfig {
+    /// What the profile alone gives.
+    fn of_profile(profile: Profile) -> Self {
+        let swarm = swarm::SwarmConfig::for_profile(profile);
         Self {
-            profile: Profile::default(),
-            listen: addrs(&[
-                "/ip4/0.0.0.0/tcp/4101",
-                "/ip6/::/tcp/4101",
-                "/ip4/0.0.0.0/udp/4101/quic-v1",
-                "/ip6/::/udp/4101/quic-v1",
-            ]),
-            external: Vec::new(),
-            bootstrap: Vec::new(),
-            network: "mainnet".into(),
+            profile,
+            listen: swarm.listen,
+            external: swarm.external,
+            bootstrap: swarm.bootstrap,
+            network: swarm.network,
             psk: None,
-            max_connections: limits::MAX_CONNECTIONS,
-            max_connections_per_peer: limits::MAX_CONNECTIONS_PER_PEER,
-            relay_server: false,
-            mdns: false,
-            upnp: false,
-            autonat: true,
-            hole_punching: true,
-            kad_mode: KadMode::Auto,
+            max_connections: swarm.max_connections,
+            max_connections_per_peer: swarm.max_connections_per_peer,
+            relay_server: swarm.relay_server,
+            mdns: swarm.mdns,
+            upnp: swarm.upnp,
+            autonat: swarm.autonat,
+            hole_punching: swarm.hole_punching,
+            kad_mode: swarm.kad_mode,
         }
     }
 }
@@ -232,46 +199,13 @@ impl Default for LogConfig {
     }
 }
 
-/// Bootstrap peers of the public mesh: those of libp2p's own bootstrap service.
-pub const PUBLIC_BOOTSTRAP: [&str; 5] = [
-    "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN",
-    "/dnsaddr/bootstrap.libp2p.io/p2p/QmQCU2EcMqAqQPR2i9bChDtGNJchTbq5TbXJJ16u19uLTa",
-    "/dnsaddr/bootstrap.libp2p.io/p2p/QmbLHAnMoJPWSCR5Zhtx6BHJX9KiKNN6tpvbUcqanj75Nb",
-    "/dnsaddr/bootstrap.libp2p.io/p2p/QmcZf59bWwK5XFi76CZX8cbJ4BhTzzA3gU1ZjYZcYW3dwt",
-    "/dnsaddr/va1.bootstrap.libp2p.io/p2p/12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8",
-];
-
 impl Config {
     /// The config that `profile` alone gives.
     pub fn of_profile(profile: Profile) -> Self {
-        let mut config = Self::default();
-        let swarm = &mut config.swarm;
-        swarm.profile = profile;
-        match profile {
-            Profile::Public => {
-                swarm.bootstrap = addrs(&PUBLIC_BOOTSTRAP);
-                swarm.upnp = true;
-            }
-            Profile::Lan => {
-                swarm.network = "lan".into();
-                swarm.mdns = true;
-                swarm.kad_mode = KadMode::Server;
-            }
-            Profile::Private => {
-                swarm.network = "private".into();
-                // A pre-shared key protects a plain byte stream, and QUIC is none.
-                swarm.listen = addrs(&["/ip4/0.0.0.0/tcp/4101", "/ip6/::/tcp/4101"]);
-                swarm.kad_mode = KadMode::Server;
-            }
-            Profile::Test => {
-                swarm.network = "test".into();
-                swarm.listen = addrs(&["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]);
-                swarm.kad_mode = KadMode::Server;
-                swarm.autonat = false;
-                swarm.hole_punching = false;
-                config.api.listen = ApiAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
-                config.store.reserve_bytes = 0;
-            }
+        let mut config = Self { swarm: SwarmConfig::of_profile(profile), ..Self::default() };
+        if profile == Profile::Test {
+            config.api.listen = ApiAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+            config.store.reserve_bytes = 0;
         }
         config
     }
@@ -413,12 +347,6 @@ fn several<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(deserialize
     items.iter().map(|item| item.parse().map_err(|error| D::Error::custom(format!("{item:?}: {error}")))).collect()
 }
 
-/// Addresses that stand in this program; those that do not parse are left out, and a test sees to it that there are
-/// none.
-fn addrs(texts: &[&str]) -> Vec<Multiaddr> {
-    texts.iter().filter_map(|text| text.parse().ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -438,7 +366,7 @@ mod tests {
         let mut config = Config::of_profile(Profile::Lan);
         config.swarm.psk = Some("/no/such.key".into());
         config.swarm.network = "No Name".into();
-        config.swarm.bootstrap = addrs(&["/ip4/192.0.2.1/tcp/4101"]);
+        config.swarm.bootstrap = vec!["/ip4/192.0.2.1/tcp/4101".parse().expect("an address")];
         config.sync.max_syncs = 0;
         config.log.level = "info=loud=".into();
         let problems = config.problems().join("\n");

@@ -23,3 +23,4 @@ pub use dagmesh_dag as dag;
 pub use dagmesh_dagsync as dagsync;
 pub use error::{ErrorKind, NodeError};
 pub use node::{Node, NodeBuilder};
+pub use services::outbox::{EntryHook, SyncedEntry};

@@ -370,6 +370,10 @@ mod tests {
         assert!(Ticket::new(peer(1), &addrs(max), FeedName::default()).is_ok());
         let error = Ticket::new(peer(1), &addrs(max + 1), FeedName::default()).expect_err("too many");
         assert_eq!(error, TargetError::TooLong { len: max + 1, unit: "addresses", max });
+        let name = "a".repeat(250);
+        let wide = vec![format!("/dns4/{name}/tcp/4101").parse::<Multiaddr>().expect("an address"); max];
+        let error = Ticket::new(peer(1), &wide, FeedName::default()).expect_err("too long a text");
+        assert!(matches!(error, TargetError::TooLong { unit: "characters", .. }), "{error}");
         let long = format!("{PREFIX}{}", "a".repeat(limits::MAX_TICKET_CHARS));
         assert!(matches!(long.parse::<Ticket>(), Err(TargetError::TooLong { .. })));
     }

@@ -13,6 +13,6 @@ impl Backend for NodeBackend {
     type Api = Node;
 
     async fn start(&self, start: Start) -> Result<Arc<Node>> {
-        Ok(Arc::new(node::start(&start.home, start.config, start.key, None).await?))
+        Ok(Arc::new(node::start(&start.home, start.config, start.key, node::Hooks::default()).await?))
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Open files that are asked for: each connection, each table of the store takes one.
-const OPEN_FILES: u64 = 65_536;
+pub(super) const OPEN_FILES: u64 = 65_536;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DaemonArgs {
@@ -143,13 +143,13 @@ async fn ready<B: Backend>(context: &mut Context<'_, B>, node: &impl Api, at: &A
 }
 
 /// SIGINT and SIGTERM, one after the other.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let failed = |error| NodeError::other(format!("cannot listen for signals: {error}"));
         Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
@@ -158,7 +158,7 @@ impl Signals {
     }
 
     /// The next signal. Cancel-safe: none is lost.
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -174,7 +174,8 @@ pub fn init_logs(config: &LogConfig, verbose: u8) {
     let plain = config.level.parse::<tracing::Level>().is_ok();
     let directives = match verbose {
         0 if plain && config.level.eq_ignore_ascii_case("error") => "error".to_owned(),
-        0 if plain => format!("warn,dagmesh={}", config.level),
+        // Kademlia warns that it knows nobody at every first start.
+        0 if plain => format!("warn,libp2p_kad=error,dagmesh={}", config.level),
         0 => config.level.clone(),
         1 => "warn,dagmesh=debug".to_owned(),
         _ => "debug,dagmesh=trace".to_owned(),

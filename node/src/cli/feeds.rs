@@ -56,6 +56,9 @@ pub(crate) enum Command {
         /// Of which feed.
         #[arg(long, value_name = "NAME", value_parser = feed, default_value = "main")]
         feed: FeedName,
+        /// Tells this peer alone, directly, not the topic.
+        #[arg(long, value_name = "TICKET|PEER|MULTIADDR")]
+        to: Option<Target>,
     },
     /// Prints one string that leads others to a feed.
     Ticket {
@@ -107,8 +110,8 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
                 },
             )
         }
-        Command::Announce { cid, feed } => {
-            let announced: Announced = context.client()?.call("announce", &AnnounceRequest { cid, feed }).await?;
+        Command::Announce { cid, feed, to } => {
+            let announced: Announced = context.client()?.call("announce", &AnnounceRequest { cid, feed, to }).await?;
             context.output.result(&announced, |announced| match announced.peers {
                 0 => format!("{} is announced as soon as a peer is connected", announced.head),
                 peers => format!("{} announced to {}", announced.head, count(peers as u64, "peer")),

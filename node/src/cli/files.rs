@@ -124,7 +124,7 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
 }
 
 /// A name out of somebody's folder, without what could steer a terminal.
-fn visible(name: &str) -> String {
+pub(super) fn visible(name: &str) -> String {
     name.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 

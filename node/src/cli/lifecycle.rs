@@ -164,26 +164,30 @@ fn status_text(status: &Status) -> String {
             Reach::Unreachable => "not reachable",
         };
         let when = address.tested.map(|time| format!(" ({})", ago(time))).unwrap_or_default();
-        let advice = address.advice.as_ref().map(|advice| format!(": {advice}")).unwrap_or_default();
+        let advice = address.advice.as_ref().filter(|_| address.reach != Reach::Reachable);
+        let advice = advice.map(|advice| format!(": {advice}")).unwrap_or_default();
         lines.push(("address", format!("{} {reach}{when}{advice}", address.addr)));
     }
     for feed in &status.feeds {
         let step = |name: &str, time: Option<u64>| {
             time.map_or_else(|| format!("not {name}"), |time| format!("{name} {}", ago(time)))
         };
+        let peers = |time: Option<u64>, word: &str, peers: usize| {
+            time.map_or_else(String::new, |_| format!(" {word} {}", count(peers as u64, "peer")))
+        };
         lines.push((
             "feed",
             format!(
-                "{} at {} ({}): {}, {} to {}, {}, {} by {}",
+                "{} at {} ({}): {}, {}{}, {}, {}{}",
                 feed.feed,
                 feed.seq,
                 feed.head,
                 step("published", Some(feed.published)),
                 step("announced", feed.announced),
-                count(feed.announced_to as u64, "peer"),
+                peers(feed.announced, "to", feed.announced_to),
                 step("fetched", feed.fetched),
                 step("confirmed", feed.confirmed),
-                count(feed.confirmed_by as u64, "peer"),
+                peers(feed.confirmed, "by", feed.confirmed_by),
             ),
         ));
     }

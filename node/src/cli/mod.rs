@@ -19,6 +19,7 @@ mod client;
 mod config;
 mod daemon;
 mod dag;
+mod demo;
 mod feeds;
 mod files;
 mod follow;
@@ -111,6 +112,8 @@ enum Command {
     Follow(follow::Command),
     #[command(flatten)]
     Repo(repo::Command),
+    /// A real mesh on loopback: publish a folder, follow it, change it, sync the change.
+    Demo(demo::DemoArgs),
     /// The config: what holds, whether it is right, what can stand in it.
     #[command(subcommand)]
     Config(config::Command),
@@ -168,8 +171,9 @@ pub async fn run<B: Backend>(backend: &B, args: Vec<OsString>, streams: Streams)
     };
     let mut context = Context { backend, home, global, output };
     let outcome = match command {
-        // The daemon minds signals itself: it has to stop in order.
+        // These two mind signals themselves: they have nodes to stop in order.
         Command::Daemon(args) => daemon::run(&mut context, args).await,
+        Command::Demo(args) => demo::run(&mut context, args).await,
         command => tokio::select! {
             outcome = dispatch(&mut context, command) => outcome,
             _ = tokio::signal::ctrl_c() => Err(NodeError::new(ErrorKind::Interrupted, "interrupted").into()),
@@ -181,6 +185,7 @@ pub async fn run<B: Backend>(backend: &B, args: Vec<OsString>, streams: Streams)
 async fn dispatch<B: Backend>(context: &mut Context<'_, B>, command: Command) -> Outcome {
     match command {
         Command::Daemon(args) => daemon::run(context, args).await,
+        Command::Demo(args) => demo::run(context, args).await,
         Command::Lifecycle(command) => lifecycle::run(context, command).await,
         Command::Files(command) => files::run(context, command).await,
         Command::Dag(command) => dag::run(context, command).await,

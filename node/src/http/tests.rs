@@ -220,3 +220,22 @@ async fn a_taken_port_and_an_address_of_the_world_are_refused_before_anything_ru
     let world = Bound::bind(&config("0.0.0.0:0")).await.expect_err("the world");
     assert!(world.message.contains("allow_remote"), "{world}");
 }
+
+#[tokio::test]
+async fn one_connection_more_than_the_cap_waits_until_another_closes() {
+    let served = serve().await;
+    let health = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", served.addr);
+    let mut open = Vec::new();
+    for _ in 0..limits::MAX_API_CONNECTIONS {
+        let mut io = TcpStream::connect(served.addr).await.expect("connects");
+        io.write_all(health.as_bytes()).await.expect("writes");
+        assert!(within("an answer", io.read(&mut [0; 1024])).await.expect("reads") > 0);
+        open.push(io);
+    }
+    let mut one_more = TcpStream::connect(served.addr).await.expect("the kernel takes it");
+    one_more.write_all(health.as_bytes()).await.expect("writes");
+    let early = tokio::time::timeout(Duration::from_millis(300), one_more.read(&mut [0; 1024])).await;
+    assert!(early.is_err(), "answered over the cap");
+    open.pop();
+    assert!(within("an answer", one_more.read(&mut [0; 1024])).await.expect("reads") > 0);
+}

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use dagmesh_announce::{Acceptance, Announcement, Answer, Origin, Publishers, Verdict};
 use dagmesh_dag::SignedHead;
-use dagmesh_dagsync::{head::HeadQuery, net::Access};
+use dagmesh_dagsync::{head::HeadQuery, net::Access, server::Served};
 use futures::future::BoxFuture;
 use libp2p::{
     PeerId,
@@ -13,6 +13,7 @@ use libp2p::{
 };
 
 use super::{Context, follower::Follower, publisher::Publisher, unix_ms};
+use crate::swarm::SwarmHandle;
 
 /// Serves strangers, within what the node's user allows.
 pub(crate) struct Serving {
@@ -55,10 +56,10 @@ impl Access for Serving {
         })
     }
 
-    fn served(&self, peer: PeerId, blocks: u64, bytes: u64) {
-        tracing::debug!(%peer, blocks, bytes, "served");
-        if blocks > 0 {
-            self.publisher.fetched();
+    fn served(&self, peer: PeerId, served: Served) {
+        tracing::debug!(%peer, blocks = served.end.blocks, bytes = served.end.bytes, "served");
+        if served.end.blocks > 0 {
+            self.publisher.fetched(&served.roots);
         }
     }
 }
@@ -70,6 +71,9 @@ pub(crate) struct Listener {
     pub(crate) topic: String,
     /// Set once the follower runs; what comes before it is heard again at the next announcement.
     pub(crate) follower: Arc<std::sync::OnceLock<Follower>>,
+    /// Whether direct announcements are handed on to the topic, so that the mesh hears of publishers it is not
+    /// connected with.
+    pub(crate) republish: bool,
 }
 
 impl Listener {
@@ -87,14 +91,34 @@ impl Listener {
     }
 
     /// Answers a direct announcement. A peer that announces our own head to us says that it is in sync with it.
-    pub(crate) async fn direct(&self, publisher: Publisher, peer: PeerId, message: Bytes) -> Answer {
+    pub(crate) async fn direct(
+        &self,
+        swarm: &SwarmHandle,
+        publisher: Publisher,
+        peer: PeerId,
+        message: Bytes,
+    ) -> Answer {
         let head = Announcement::decode(&message).ok().and_then(|announcement| announcement.signed_head()?.ok());
         if let Some(head) = head
             && publisher.confirmed(peer, &head).await
         {
             return Answer::Accepted;
         }
-        Answer::from(&self.check(Instant::now(), &Origin::direct(peer), &message))
+        let verdict = self.check(Instant::now(), &Origin::direct(peer), &message);
+        if self.republish
+            && let Verdict::Accept(announcement) = &verdict
+        {
+            // It carries the publisher's own signature; we say only that we pass it on.
+            let relayed = Announcement::new(&announcement.head, announcement.addrs.clone());
+            match relayed.relayed(announcement.head.publisher()).encode() {
+                Ok(message) => {
+                    let published = swarm.publish(self.topic.clone(), message).await;
+                    tracing::debug!(head = %announcement.head.head(), ?published, "a direct announcement is passed on");
+                }
+                Err(error) => tracing::debug!(%error, "a direct announcement cannot be passed on"),
+            }
+        }
+        Answer::from(&verdict)
     }
 
     fn check(&self, now: Instant, origin: &Origin, data: &[u8]) -> Verdict {

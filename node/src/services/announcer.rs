@@ -1,19 +1,29 @@
 //! Announces own heads: hands them to the mesh when the announce machine says so, and counts who listens.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use dagmesh_announce::{Announcement, Announcer, AnnouncerConfig, Effect, Input, PublishError, net, topic};
-use dagmesh_dag::SignedHead;
+use dagmesh_announce::{Announcement, Announcer, AnnouncerConfig, Answer, Effect, Input, PublishError, net, topic};
+use dagmesh_dag::{FeedName, SignedHead};
 use libp2p::PeerId;
+use parking_lot::Mutex;
 
 use super::{Context, driven::Driven};
-use crate::swarm::{self, MeshEvent};
+use crate::{
+    error::{ErrorKind, NodeError},
+    swarm::{self, MeshEvent},
+};
 
 /// How own heads stand with the mesh.
 #[derive(Clone)]
 pub(crate) struct HeadAnnouncer {
     context: Context,
     machine: Driven<Announcer>,
+    /// To how many peers the head of each feed went, by its number.
+    reached: Arc<Mutex<BTreeMap<FeedName, (u64, usize)>>>,
 }
 
 impl HeadAnnouncer {
@@ -22,6 +32,7 @@ impl HeadAnnouncer {
         let this = Self {
             context: context.clone(),
             machine: Driven::new(Announcer::new(AnnouncerConfig::new(rand::random()))),
+            reached: Arc::default(),
         };
         for head in heads {
             this.machine.input(Input::Announce(Box::new(head)));
@@ -38,22 +49,28 @@ impl HeadAnnouncer {
         self.listeners().await
     }
 
-    /// Tells one peer directly about a head. Its answer is only logged: gossip and the DHT carry the head too.
-    pub(crate) async fn tell(&self, peer: PeerId, head: &SignedHead) {
-        let Ok(addrs) = self.context.swarm.addrs().await else { return };
-        let announcement = Announcement::new(head, addrs);
+    /// Tells one peer directly about a head; an error where it cannot be told, or refuses.
+    pub(crate) async fn tell(&self, peer: PeerId, head: &SignedHead) -> Result<(), NodeError> {
+        let announcement = Announcement::new(head, self.context.swarm.addrs().await?);
         match net::announce_to(&mut self.context.swarm.streams(), peer, &announcement).await {
-            Ok(answer) => tracing::debug!(%peer, %answer, "announced directly"),
-            Err(error) => tracing::debug!(%peer, %error, "a direct announcement failed"),
+            Ok(Answer::Accepted) => Ok(()),
+            Ok(Answer::Ignored(reason)) => {
+                tracing::debug!(%peer, reason, "a direct announcement was not needed");
+                Ok(())
+            }
+            Ok(Answer::Refused(reason)) => {
+                Err(NodeError::new(ErrorKind::Unauthorised, format!("{peer} refuses the announcement: {reason}")))
+            }
+            Err(error) => Err(NodeError::no_peers(error.to_string())),
         }
     }
 
-    /// When the head of each feed was last handed to the mesh, in milliseconds ago.
-    pub(crate) fn announced(&self, head: &SignedHead) -> Option<Duration> {
-        self.machine.look(|machine| {
-            let feed = machine.feeds().find(|feed| feed.head == *head)?;
-            Some(Instant::now().saturating_duration_since(feed.announced?))
-        })
+    /// How long ago a head was last handed to the mesh, and to how many peers; `None` while it waits for one.
+    pub(crate) fn announced(&self, head: &SignedHead) -> Option<(Duration, usize)> {
+        let at = self.machine.look(|machine| machine.feeds().find(|feed| feed.head == *head)?.announced)?;
+        let reached =
+            self.reached.lock().get(head.feed()).filter(|(seq, _)| *seq == head.seq()).map(|(_, peers)| *peers);
+        Some((Instant::now().saturating_duration_since(at), reached.unwrap_or_default()))
     }
 
     /// Peers on the topic.
@@ -90,7 +107,10 @@ impl HeadAnnouncer {
         let addrs = self.context.swarm.addrs().await.map_err(|error| other(error.to_string()))?;
         let message = Announcement::new(head, addrs).encode().map_err(|error| other(error.to_string()))?;
         match self.context.swarm.publish(topic::heads(&self.context.network), message).await {
-            Ok(_) => Ok(()),
+            Ok(peers) => {
+                self.reached.lock().insert(head.feed().clone(), (head.seq(), peers));
+                Ok(())
+            }
             Err(swarm::PublishError::NoPeers { .. }) => Err(PublishError::NoPeers),
             Err(swarm::PublishError::Duplicate { .. }) => Err(PublishError::Duplicate),
             Err(error) => Err(other(error.to_string())),

@@ -101,23 +101,27 @@ impl Follower {
 
     /// Follows a feed no longer. What has been fetched stays until the next collection of garbage.
     pub(crate) async fn unfollow(&self, publisher: PeerId, feed: Option<FeedName>) -> Result<Vec<FeedName>, NodeError> {
-        let removed = self
+        let (removed, left) = self
             .context
             .blocking(move |store| {
-                let mut removed = Vec::new();
-                for (peer, name, _) in store.follows()? {
-                    if peer == publisher && feed.as_ref().is_none_or(|feed| *feed == name) {
+                let (mut removed, mut left) = (Vec::new(), 0);
+                for (peer, name, _) in store.follows()?.into_iter().filter(|(peer, ..)| *peer == publisher) {
+                    if feed.as_ref().is_none_or(|feed| *feed == name) {
                         store.remove_follow(&peer, &name)?;
                         removed.push(name);
+                    } else {
+                        left += 1;
                     }
                 }
-                Ok(removed)
+                Ok((removed, left))
             })
             .await?;
         for feed in &removed {
             self.machine.input(Input::Unfollow(FollowKey { publisher, feed: feed.clone() }));
         }
-        self.context.swarm.unprotect(publisher).await?;
+        if left == 0 {
+            self.context.swarm.unprotect(publisher).await?;
+        }
         Ok(removed)
     }
 
@@ -333,6 +337,8 @@ impl Follower {
             events: self.context.events.clone(),
             gauge: Gauge::default(),
             machine: self.machine.clone(),
+            outbox: self.context.outbox.clone(),
+            protection: Mutex::new(self.context.store.protect()),
         };
         let mut sync = FeedSync::new(self.context.store.clone(), journal, self.context.hook.clone(), plan);
         let mut last = None;
@@ -391,7 +397,9 @@ impl Follower {
             if let Err(error) = this.context.swarm.provide(head.head().hash().to_bytes()).await {
                 tracing::debug!(%error, "the followed head is not provided in the DHT");
             }
-            this.announcer.tell(head.publisher(), &head).await;
+            if let Err(error) = this.announcer.tell(head.publisher(), &head).await {
+                tracing::debug!(%error, "the publisher was not told that its head arrived");
+            }
         });
     }
 

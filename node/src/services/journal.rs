@@ -13,11 +13,12 @@ use dagmesh_dagsync::{
     feed_sync::{EntryRef, Journal, Phase, Saved},
     follower::{FollowKey, Follower, Input, SyncId},
 };
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{driven::Driven, events::Events, publisher::store_error};
+use super::{driven::Driven, events::Events, outbox::Outbox, publisher::store_error};
 use crate::{
-    store::{self, Batch, FrontierKey, FrontierLink, SavedFrontier, StagedFrontier, Store},
+    store::{self, Batch, FrontierKey, FrontierLink, Protection, SavedFrontier, StagedFrontier, Store},
     types::Event,
 };
 
@@ -55,6 +56,9 @@ pub(crate) struct FollowJournal {
     pub(crate) events: Events,
     pub(crate) gauge: Gauge,
     pub(crate) machine: Driven<Follower>,
+    pub(crate) outbox: Outbox,
+    /// Keeps a collection of garbage away from what was found held since the last save.
+    pub(crate) protection: Mutex<Protection>,
 }
 
 /// What a saved frontier says beside its links.
@@ -99,6 +103,7 @@ impl FollowJournal {
             }
             more(batch)
         });
+        *self.protection.lock() = self.store.protect();
         written.map_err(store_error)
     }
 }
@@ -118,8 +123,10 @@ impl Journal for FollowJournal {
             }
             record.latest = Some(last.cid);
             record.latest_seq = last.seq;
+            self.outbox.write(batch, &self.key, entries)?;
             batch.set_follow(&self.key.publisher, &self.key.feed, &record)
         })?;
+        self.outbox.wake();
         for EntryRef { seq, cid, content } in entries {
             self.machine.input(Input::LatestMoved { id: self.id, entry: *cid, seq: *seq, content: *content });
         }

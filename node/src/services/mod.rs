@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod follower;
 pub(crate) mod journal;
+pub(crate) mod outbox;
 pub(crate) mod publisher;
 pub(crate) mod syncer;
 
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     /// Knows the newest head of each feed that was announced; shared with the swarm's worker, so held for moments only.
     pub(crate) validator: Arc<Mutex<Validator>>,
     pub(crate) hook: Option<Arc<dyn BlockHook>>,
+    pub(crate) outbox: outbox::Outbox,
     pub(crate) stop: CancellationToken,
     /// Every task of every service: stopping waits for them.
     pub(crate) tasks: TaskTracker,

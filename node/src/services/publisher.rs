@@ -31,7 +31,6 @@ pub(crate) struct Publisher {
 #[derive(Default)]
 struct Seen {
     head: Cid,
-    announced_to: usize,
     fetched: Option<u64>,
     confirmed: HashMap<PeerId, u64>,
 }
@@ -82,9 +81,7 @@ impl Publisher {
 
     /// Announces an own head again.
     pub(crate) async fn announce(&self, head: &SignedHead) -> usize {
-        let peers = self.announcer.announce(head.clone()).await;
-        self.seen(head, |seen| seen.announced_to = peers);
-        peers
+        self.announcer.announce(head.clone()).await
     }
 
     /// The newest head of an own feed.
@@ -92,10 +89,10 @@ impl Publisher {
         self.context.blocking(move |store| Ok(store.own_head(&feed)?)).await
     }
 
-    /// A peer fetched blocks from us; the heads that are out there have been fetched by somebody.
-    pub(crate) fn fetched(&self) {
+    /// A peer was sent these blocks first in an answer: one of our heads may be among them.
+    pub(crate) fn fetched(&self, roots: &[Cid]) {
         let now = unix_ms();
-        for seen in self.seen.lock().values_mut().filter(|seen| seen.announced_to > 0) {
+        for seen in self.seen.lock().values_mut().filter(|seen| roots.contains(&seen.head)) {
             seen.fetched.get_or_insert(now);
         }
     }
@@ -123,14 +120,14 @@ impl Publisher {
         let seen = self.seen.lock();
         let status = |head: SignedHead| {
             let seen = seen.get(head.feed()).filter(|seen| seen.head == *head.head());
-            let ago = self.announcer.announced(&head).map(|ago| ago.as_millis() as u64);
+            let announced = self.announcer.announced(&head);
             FeedStatus {
                 feed: head.feed().clone(),
                 head: *head.head(),
                 seq: head.seq(),
                 published: head.time(),
-                announced: ago.map(|ago| unix_ms().saturating_sub(ago)),
-                announced_to: seen.map_or(0, |seen| seen.announced_to),
+                announced: announced.map(|(ago, _)| unix_ms().saturating_sub(ago.as_millis() as u64)),
+                announced_to: announced.map_or(0, |(_, peers)| peers),
                 fetched: seen.and_then(|seen| seen.fetched),
                 confirmed: seen.and_then(|seen| seen.confirmed.values().min().copied()),
                 confirmed_by: seen.map_or(0, |seen| seen.confirmed.len()),
@@ -143,6 +140,7 @@ impl Publisher {
     fn provide(&self, head: &SignedHead, before: Option<&SignedHead>) {
         let key = |head: &SignedHead| head.head().hash().to_bytes();
         let (new, old) = (key(head), before.map(key));
+        self.seen(head, |_| {});
         let swarm = self.context.swarm.clone();
         self.context.spawn(async move {
             if let Some(old) = old {
@@ -172,6 +170,7 @@ fn append(
     content: Cid,
     meta: Option<Ipld>,
 ) -> Result<(Option<SignedHead>, SignedHead), NodeError> {
+    dagmesh_dag::check_cid(&content)?;
     if !store.has(&content)? {
         return Err(NodeError::not_found(format!(
             "{content} is not held, so it cannot be published; `dagmesh add` or `dagmesh dag import` it first"

@@ -15,6 +15,7 @@ use super::{Context, journal::Gauge};
 use crate::{
     api::ProgressSink,
     error::{ErrorKind, NodeError},
+    store::Pin,
     types::{self, SyncRequest, Synced},
 };
 
@@ -48,6 +49,7 @@ pub(crate) async fn sync(
     progress: ProgressSink,
 ) -> Result<Synced, NodeError> {
     let (peer, feed) = (request.target.peer(), request.target.feed_or(request.feed.clone()));
+    let _protection = context.store.protect();
     reach(context, peer, request.target.addrs()).await?;
     let (head, seq) = match request.head {
         Some(head) => (head, None),
@@ -91,6 +93,8 @@ pub(crate) async fn sync(
         result.map_err(|error| failed(peer, &error))?;
         fetch.map(|fetch| fetch.stats()).unwrap_or_default()
     };
+    // Somebody asked for it by name: it stays until that is taken back.
+    context.blocking(move |store| Ok(store.pin(&head, &Pin { name: "sync".to_owned(), ..Pin::default() })?)).await?;
     let FetchStats { blocks, bytes, from_cache, segments, .. } = stats;
     Ok(Synced { head, stop, blocks, bytes, segments, from_cache, entries })
 }

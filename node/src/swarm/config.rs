@@ -1,13 +1,53 @@
 use std::time::Duration;
 
-pub use crate::config::{KadMode, Profile};
 use dagmesh_core::limits;
 use libp2p::pnet::PreSharedKey;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::address;
 use super::error::SwarmError;
 use super::event::KnownPeer;
+
+/// A set of defaults for one kind of place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// The public mesh: well-known bootstrap peers, addresses of private ranges are ignored.
+    #[default]
+    Public,
+    /// One network of machines that see each other: mDNS, no bootstrap peers.
+    Lan,
+    /// A mesh of one's own behind a pre-shared key.
+    Private,
+    /// Loopback on free ports, no bootstrap peers, no mDNS; Kademlia serves at once.
+    Test,
+}
+
+impl std::fmt::Display for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Public => "public",
+            Self::Lan => "lan",
+            Self::Private => "private",
+            Self::Test => "test",
+        })
+    }
+}
+
+/// Whether the node answers Kademlia queries of others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KadMode {
+    /// As soon as a peer has confirmed one of our addresses.
+    #[default]
+    Auto,
+    /// Never.
+    Client,
+    /// At once.
+    Server,
+}
 
 /// The bootstrap peers of the public libp2p network, as every implementation ships them.
 pub const PUBLIC_BOOTSTRAP: [&str; 5] = [

@@ -41,8 +41,9 @@ use libp2p::identity::Keypair;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use address::{is_globally_reachable, peer_of, with_peer, without_peer};
+pub use address::{peer_of, with_peer, without_peer};
 pub use config::{KadMode, PUBLIC_BOOTSTRAP, Profile, SwarmConfig};
+pub use dagmesh_announce::is_globally_reachable;
 pub use error::{DialAttempt, PublishError, SwarmError};
 pub use event::{AcceptAll, Direction, GossipMessage, GossipValidator, KnownPeer, MeshEvent, PeerInfo, Provided};
 pub use handle::SwarmHandle;

@@ -83,7 +83,11 @@ impl Worker {
                 answer(reply, ());
             }
             Command::AddExternal { addr, reply } => {
-                self.swarm.add_external_address(address::without_peer(&addr));
+                let addr = address::without_peer(&addr);
+                if !self.config.external.contains(&addr) {
+                    self.config.external.push(addr.clone());
+                }
+                self.swarm.add_external_address(addr);
                 answer(reply, ());
             }
         }

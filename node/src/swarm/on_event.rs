@@ -79,7 +79,13 @@ impl Worker {
             }
             SwarmEvent::NewExternalAddrCandidate { address } => self.observed.candidate(address),
             SwarmEvent::ExternalAddrConfirmed { address } => {
-                self.emit(MeshEvent::ExternalAddrConfirmed { addr: address });
+                // A neighbour on the same network proves nothing to the rest of the world.
+                let given = self.config.external.iter().any(|addr| address::without_peer(addr) == address);
+                if self.config.global_only() && !given && !dagmesh_announce::is_globally_reachable(&address) {
+                    self.swarm.remove_external_address(&address);
+                } else {
+                    self.emit(MeshEvent::ExternalAddrConfirmed { addr: address });
+                }
             }
             SwarmEvent::ExternalAddrExpired { address } => {
                 self.observed.expired(&address);
@@ -118,7 +124,7 @@ impl Worker {
     fn counts_as_external(&self, address: &Multiaddr) -> bool {
         match self.config.profile {
             Profile::Public => false,
-            Profile::Lan | Profile::Private => !address::is_loopback(address),
+            Profile::Lan | Profile::Private => !address::is_loopback(address) && !address::is_link_local(address),
             Profile::Test => !self.config.autonat,
         }
     }

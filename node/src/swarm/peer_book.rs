@@ -2,6 +2,7 @@ use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::task::{Context, Poll};
 
+use dagmesh_announce::is_globally_reachable;
 use dagmesh_core::limits;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -11,8 +12,6 @@ use libp2p::swarm::{
     ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
-
-use super::address;
 
 /// Addresses of peers, for everybody in the Swarm who dials a peer by its id alone (streams, gossip, Kademlia).
 ///
@@ -44,7 +43,7 @@ impl PeerBook {
 
     /// Whether an address that a stranger gave may be used.
     pub(super) fn accepts(&self, addr: &Multiaddr) -> bool {
-        addr.len() <= limits::MAX_ADDR_BYTES && (!self.global_only || address::is_globally_reachable(addr))
+        addr.len() <= limits::MAX_ADDR_BYTES && (!self.global_only || is_globally_reachable(addr))
     }
 
     /// The known addresses of a peer, with `/p2p/`.
@@ -105,5 +104,35 @@ impl NetworkBehaviour for PeerBook {
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_cannot_name_private_addresses_on_a_public_network_but_the_user_can() {
+        let (private, public): (Multiaddr, Multiaddr) =
+            ("/ip4/192.168.1.7/tcp/1".parse().unwrap(), "/ip4/8.8.8.8/tcp/1".parse().unwrap());
+        let (peer, friend) = (PeerId::random(), PeerId::random());
+        let mut book = PeerBook::new(true);
+        book.add(peer, private.clone());
+        book.add(peer, public.clone());
+        book.add_trusted(friend, private.clone());
+        assert_eq!(book.get(&peer), [public.with_p2p(peer).unwrap()]);
+        assert_eq!(book.get(&friend), [private.clone().with_p2p(friend).unwrap()]);
+        let mut local = PeerBook::new(false);
+        local.add(peer, private.clone());
+        assert_eq!(local.get(&peer), [private.with_p2p(peer).unwrap()]);
+    }
+
+    #[test]
+    fn addresses_of_one_peer_are_capped() {
+        let (mut book, peer) = (PeerBook::new(false), PeerId::random());
+        for port in 1..100 {
+            book.add(peer, format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap());
+        }
+        assert_eq!(book.get(&peer).len(), limits::MAX_ADDRS_PER_PEER);
     }
 }

@@ -96,12 +96,14 @@ impl Observed {
     ) -> ReachabilityReport {
         let mut states: BTreeMap<Multiaddr, (Reachability, Option<&Candidate>)> = BTreeMap::new();
         for addr in listen {
-            let global = address::is_globally_reachable(addr);
+            let global = dagmesh_announce::is_globally_reachable(addr);
             let state = if global { Reachability::Untested } else { Reachability::Local };
             states.insert(address::without_peer(addr), (state, None));
         }
         for (addr, candidate) in &self.candidates {
-            states.insert(addr.clone(), (candidate.state, Some(candidate)));
+            let local = self.profile == Profile::Public && !dagmesh_announce::is_globally_reachable(addr);
+            let state = if local { Reachability::Local } else { candidate.state };
+            states.insert(addr.clone(), (state, Some(candidate).filter(|_| !local)));
         }
         for addr in external {
             let addr = address::without_peer(addr);

@@ -502,6 +502,29 @@ async fn the_swarm_stops_when_its_last_handle_is_dropped() {
     .await;
 }
 
+#[tokio::test]
+async fn on_the_public_profile_addresses_of_strangers_must_be_reachable_by_all() {
+    let public = || {
+        let mut config = SwarmConfig::for_profile(Profile::Public);
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+        (config.bootstrap, config.upnp, config.kad_mode) = (Vec::new(), false, KadMode::Server);
+        config
+    };
+    let (a, b) = (Node::with(|config| *config = public()).await, Node::with(|config| *config = public()).await);
+    // The connection is the other's, so its address is known to the one from identify alone.
+    b.handle.connect(a.tcp().await).await.unwrap();
+    let info = a.sees("identify", b.peer(), |it| it.agent.is_some()).await;
+    assert!(info.protocols.iter().any(|it| it == "/ipfs/kad/1.0.0"), "{:?}", info.protocols);
+    assert!(a.handle.external_addrs().await.unwrap().is_empty());
+    let report = a.handle.reachability().await.unwrap();
+    assert!(!report.reachable);
+    assert!(report.addresses.iter().any(|it| it.state == Reachability::Local), "{report:?}");
+    assert!(a.handle.known_peers().borrow().is_empty());
+    let error = a.handle.bootstrap().await.unwrap_err();
+    assert!(matches!(error, SwarmError::NoPeers { .. }), "{error}");
+    b.handle.bootstrap().await.unwrap_err();
+}
+
 #[test]
 fn a_bootstrap_address_without_a_peer_is_refused() {
     let mut config = SwarmConfig::for_profile(Profile::Private);

@@ -5,7 +5,7 @@
 
 use std::{
     future::Future,
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use cid::Cid;
@@ -15,7 +15,6 @@ use dagmesh_dag::{
     selector::Selector,
     walk::{Root, Visit},
 };
-use std::sync::Mutex;
 
 use crate::client::{Checkpoint, Fetch, FetchConfig, FetchError, FetchStats, Flow, Observer};
 
@@ -62,7 +61,7 @@ pub trait Journal: Send + Sync + 'static {
     /// closure is whole and durable.
     fn move_latest(&self, entries: &[EntryRef], saved: Option<&Saved>) -> Result<(), StoreError>;
 
-    /// How far the sync is: what it moved, and how many links are known and not walked yet.
+    /// How far the sync is: what it moved in all, and how many links are known and not walked yet.
     fn progress(&self, _phase: Phase, _stats: FetchStats, _waiting: usize) {}
 }
 
@@ -136,21 +135,22 @@ pub struct FeedSync<J> {
     plan: Plan,
     /// The entries to sync, newest first, once the chain is whole.
     entries: Option<Vec<Cid>>,
-    stats: FetchStats,
 }
 
 struct Shared<J> {
     journal: J,
     saved: Mutex<Option<Saved>>,
     latest: Mutex<Option<(Cid, u64)>>,
+    /// What the fetches that have ended moved.
+    moved: Mutex<FetchStats>,
 }
 
 impl<J: Journal> FeedSync<J> {
     /// A sync as `plan` says.
     pub fn new(store: Arc<dyn Blockstore>, journal: J, hook: Option<Arc<dyn BlockHook>>, mut plan: Plan) -> Self {
-        let shared =
-            Arc::new(Shared { journal, saved: Mutex::new(plan.saved.take()), latest: Mutex::new(plan.latest) });
-        Self { store, shared, hook, plan, entries: None, stats: FetchStats::default() }
+        let saved = Mutex::new(plan.saved.take());
+        let shared = Shared { journal, saved, latest: Mutex::new(plan.latest), moved: Mutex::default() };
+        Self { store, shared: Arc::new(shared), hook, plan, entries: None }
     }
 
     /// Goes on with `provider` until all is synced, or the provider can do no more; then call it with another one.
@@ -163,7 +163,7 @@ impl<J: Journal> FeedSync<J> {
         self.contents(provider, &entries).await?;
         let shared = Arc::clone(&self.shared);
         blocking::unblock(move || shared.set(None)).await?;
-        Ok(Report { stats: self.stats, entries: entries.len() as u64 })
+        Ok(Report { stats: self.shared.moved(), entries: entries.len() as u64 })
     }
 
     /// Phase one: the entries from the head down to the stop link.
@@ -240,7 +240,7 @@ impl<J: Journal> FeedSync<J> {
         let fetch = Fetch::new(Arc::clone(&self.store), config, roots, observer);
         let (fetch, result) = provider.sync(fetch).await;
         if let Some(fetch) = fetch {
-            self.stats += fetch.stats();
+            *self.shared.moved.lock().unwrap_or_else(PoisonError::into_inner) += fetch.stats();
         }
         result
     }
@@ -350,6 +350,16 @@ impl<J: Journal> Shared<J> {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn moved(&self) -> FetchStats {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress(&self, phase: Phase, checkpoint: &Checkpoint<'_>) {
+        let mut stats = self.moved();
+        stats += checkpoint.stats;
+        self.journal.progress(phase, stats, checkpoint.frontier.len());
+    }
+
     fn set(&self, saved: Option<Saved>) -> Result<(), StoreError> {
         self.journal.save(saved.as_ref())?;
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
@@ -383,7 +393,7 @@ impl<J: Journal> Observer for ChainObserver<J> {
     }
 
     fn checkpoint(&mut self, checkpoint: Checkpoint<'_>) -> Result<(), StoreError> {
-        self.shared.journal.progress(Phase::Chain, checkpoint.stats, checkpoint.frontier.len());
+        self.shared.progress(Phase::Chain, &checkpoint);
         if !self.save {
             return Ok(());
         }
@@ -411,7 +421,7 @@ impl<J: Journal> Observer for ContentObserver<J> {
 
     fn checkpoint(&mut self, checkpoint: Checkpoint<'_>) -> Result<(), StoreError> {
         let phase = Phase::Content { upto: self.upto };
-        self.shared.journal.progress(phase, checkpoint.stats, checkpoint.frontier.len());
+        self.shared.progress(phase, &checkpoint);
         let done = self.entries.partition_point(|entry| (entry.seq as usize) < checkpoint.roots_done);
         let whole: Vec<_> = self.entries.drain(..done).collect();
         let saved = Saved { head: self.head, phase, frontier: checkpoint.frontier.to_vec() };

@@ -283,8 +283,8 @@ mod tests {
     fn request(roots: usize, stop: usize) -> Request {
         let root = |i: usize| Root {
             cid: *block(&i.to_string()).cid(),
-            selector: if i % 2 == 0 { Selector::all() } else { Selector::chain("previous", Some(7), None) },
-            held: (i % 3 == 0).then(|| *block("held").cid()),
+            selector: if i.is_multiple_of(2) { Selector::all() } else { Selector::chain("previous", Some(7), None) },
+            held: i.is_multiple_of(3).then(|| *block("held").cid()),
         };
         let stop = vec![*block("stop").cid(); stop];
         Request { roots: (0..roots).map(root).collect(), stop, depth: Some(9), blocks: 10, bytes: 1 << 40 }

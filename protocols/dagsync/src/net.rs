@@ -18,7 +18,7 @@ use crate::{
     head::{self, HeadError, HeadQuery},
     message::{self, Status},
     rate::within,
-    server::{self, ServeBudget},
+    server::{self, ServeBudget, Served},
     transfer::{self, Outcome},
 };
 
@@ -100,8 +100,8 @@ pub trait Access: Send + Sync + 'static {
     /// The newest heads that we know, own or followed.
     fn heads(&self, query: HeadQuery) -> BoxFuture<'static, Vec<SignedHead>>;
 
-    /// A serve to `peer` ended: how many blocks and bytes went out.
-    fn served(&self, _peer: PeerId, _blocks: u64, _bytes: u64) {}
+    /// A serve to `peer` ended.
+    fn served(&self, _peer: PeerId, _served: Served) {}
 }
 
 /// Serves both protocols until the Swarm of `control` is gone.
@@ -151,7 +151,7 @@ async fn serve_syncs(
                 None => server::serve(stream, store, budget).await.map(Some),
             };
             match served {
-                Ok(Some(end)) => access.served(peer, end.blocks, end.bytes),
+                Ok(Some(served)) => access.served(peer, served),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%peer, %error, "a sync could not be served to its end"),
             }

@@ -44,6 +44,15 @@ impl Default for ServeBudget {
     }
 }
 
+/// One request that was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// How it ended.
+    pub end: End,
+    /// What it asked for: the CIDs of its roots.
+    pub roots: Vec<Cid>,
+}
+
 /// Why serving ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -65,26 +74,29 @@ impl From<std::io::Error> for ServeError {
     }
 }
 
-/// Serves one request over `stream` and closes it; returns how it ended.
+/// Serves one request over `stream` and closes it; returns what it was and how it ended.
 ///
 /// Reads the store on threads of the `blocking` pool, never on the caller's. Memory: about two batches of 256 KiB and
 /// the walk. Dropping the future ends the serve; the peer sees the stream reset.
-pub async fn serve<S>(stream: S, store: Arc<dyn Blockstore>, budget: ServeBudget) -> Result<End, ServeError>
+pub async fn serve<S>(stream: S, store: Arc<dyn Blockstore>, budget: ServeBudget) -> Result<Served, ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut reader = FrameReader::new(stream, limits::MAX_REQUEST_BYTES);
     let request = within(limits::CALL_TIMEOUT_SECS, reader.next()).await??.ok_or(FrameError::CutShort)?;
     let (mut stream, _) = reader.into_inner();
-    let producer = match Request::decode(&request) {
-        Ok(request) => Producer::new(store, request, budget),
+    let request = match Request::decode(&request) {
+        Ok(request) => request,
         Err(error) => {
             refuse(&mut stream, Status::Refused, &error.to_string()).await?;
             return Err(error.into());
         }
     };
+    let roots = request.roots.iter().map(|root| root.cid).collect();
+    let producer = Producer::new(store, request, budget);
     let written = AtomicU64::new(0);
-    with_minimum_rate(&written, pump(&mut stream, producer, &written)).await?
+    let end = with_minimum_rate(&written, pump(&mut stream, producer, &written)).await??;
+    Ok(Served { end, roots })
 }
 
 /// Answers with an end that sends nothing, and closes the stream.
@@ -204,7 +216,7 @@ impl Producer {
     }
 
     fn load(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
-        if self.blocks % SAMPLE == 0 { self.store.verified_block(cid) } else { self.store.block(cid) }
+        if self.blocks.is_multiple_of(SAMPLE) { self.store.verified_block(cid) } else { self.store.block(cid) }
     }
 
     /// A budget is used up: this is a segment's end, unless nothing was left to walk.

@@ -85,7 +85,7 @@ impl AsyncRead for Duplex {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         let max = buf.len().min(self.left.try_into().unwrap_or(usize::MAX));
-        let read = futures::ready!(Pin::new(&mut self.reader).poll_read(cx, &mut buf[..max]))?;
+        let read = futures::ready!(Pin::new(&mut self.reader).poll_read(cx, buf.split_at_mut(max).0))?;
         self.left -= read as u64;
         Poll::Ready(Ok(read))
     }

@@ -27,7 +27,7 @@ fn plan(feed: &Feed) -> Plan {
 
 /// The plan of a follower that stands at entry `seq`.
 fn plan_from(feed: &Feed, seq: usize) -> Plan {
-    let latest = feed.entries[seq - 1];
+    let latest = *feed.entries.get(seq - 1).expect("an entry");
     Plan { latest: Some((latest.cid, latest.seq)), ..plan(feed) }
 }
 
