@@ -311,6 +311,15 @@ impl Daemon {
     }
 }
 
+/// A test that fails shows what its daemons had to say.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("daemon {} in {}{}", self.ready.peer_id, self.home.display(), self.stderr_tail());
+        }
+    }
+}
+
 /// Reads up to the ready line, then goes on reading in the background, so that the daemon never waits for us.
 async fn ready_line(mut stdout: BufReader<tokio::process::ChildStdout>) -> Result<Ready, String> {
     let mut line = String::new();

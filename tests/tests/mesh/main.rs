@@ -1,0 +1,11 @@
+//! Tests across nodes: real daemons, or nodes in this process where the handle is needed; real sockets, stores on disk.
+//!
+//! A test that fails prints what its daemons logged. `DAGMESH_TEST_SEED` repeats a run of the tests that draw numbers.
+
+mod bad_input;
+mod chain;
+mod crash;
+mod follow;
+mod learn;
+mod publish;
+mod support;
