@@ -203,7 +203,8 @@ impl Stage<'_> {
         say(
             output,
             &format!(
-                "3 change   {} in the demo's own copy. Published as entry 2: {} of its blocks are new.",
+                "3 change   {} in the demo's own copy.\n           \
+                 Published as entry 2: {} of its blocks are new.",
                 change_text(&change),
                 had_to.blocks
             ),
