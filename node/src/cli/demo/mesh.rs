@@ -1,6 +1,11 @@
 //! The nodes of the demo: real ones, each with its own home, key, store and sockets.
 
-use std::{collections::HashSet, future::Future, path::Path, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use cid::Cid;
 use dagmesh_dag::{Blockstore, walk};
@@ -32,14 +37,20 @@ impl Running {
     /// Stops all nodes. The first error counts.
     pub(super) async fn stop(self) -> Result<()> {
         let nodes = self.0.into_inner();
+        let began = Instant::now();
         let ends = futures::future::join_all(nodes.iter().map(Api::shutdown)).await;
+        tracing::debug!(took = ?began.elapsed(), "the nodes have stopped");
+        drop(nodes);
+        tracing::debug!(took = ?began.elapsed(), "their stores are closed");
         ends.into_iter().collect()
     }
 
     async fn start(&self, home: &Path, bootstrap: Option<Multiaddr>) -> Result<Node> {
         let mut config = Config::of_profile(Profile::Test);
         config.swarm.bootstrap.extend(bootstrap);
+        let began = Instant::now();
         let node = Node::builder().home(home).config(config).start().await?;
+        tracing::debug!(took = ?began.elapsed(), home = %home.display(), "a node has started");
         self.0.lock().push(node.clone());
         Ok(node)
     }
@@ -66,11 +77,12 @@ impl Mesh {
             within("joining the mesh", identified(&bootstrap, node.peer_id())).await?;
             within("joining the mesh", identified(node, bootstrap.peer_id())).await?;
         }
+        tracing::debug!("every node has joined");
         let mut others = others.into_iter();
         let publisher = others.next().ok_or_else(NodeError::stopping)?;
         let mut followers = Vec::new();
         for (name, node) in names.into_iter().skip(1).zip(others) {
-            followers.push(Follower { name, events: node.watch().await?, node });
+            followers.push(Follower { name, events: Mutex::new(node.watch().await?), node });
         }
         Ok(Self { bootstrap, publisher, followers })
     }
@@ -91,7 +103,8 @@ pub(super) struct Moved {
 pub(super) struct Follower {
     pub(super) name: &'static str,
     pub(super) node: Node,
-    events: EventStream,
+    // Behind a lock, which is never taken, so that it can be shared.
+    events: Mutex<EventStream>,
 }
 
 impl Follower {
@@ -105,7 +118,7 @@ impl Follower {
     pub(super) async fn in_sync_with(&mut self, head: Cid, bar: &ProgressBar) -> Result<Moved> {
         let mut moved = Moved::default();
         loop {
-            let event = match tokio::time::timeout(PATIENCE, self.events.next()).await {
+            let event = match tokio::time::timeout(PATIENCE, self.events.get_mut().next()).await {
                 Ok(event) => event.ok_or_else(NodeError::stopping)?,
                 Err(_) => return Err(self.stuck(moved).await),
             };

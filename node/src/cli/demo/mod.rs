@@ -83,7 +83,8 @@ pub(super) async fn run<B>(context: &mut Context<'_, B>, args: DemoArgs) -> Outc
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let source = Source::choose(args.path.as_deref(), &here)?;
     let temp = std::env::temp_dir();
-    let failed = |error| NodeError::file("make a folder in", &temp, &error);
+    // The error of `tempfile` names the path once more.
+    let failed = |error: std::io::Error| NodeError::file("make a folder in", &temp, &error.kind().into());
     let temp = tempfile::Builder::new().prefix("dagmesh-demo-").tempdir().map_err(failed)?;
 
     let (running, work, screen) = (Running::default(), Work::default(), Screen::new(&context.output));
@@ -203,7 +204,8 @@ impl Stage<'_> {
         say(
             output,
             &format!(
-                "3 change   {} in the demo's own copy. Published as entry 2: {} of its blocks are new.",
+                "3 change   {} in the demo's own copy.\n           \
+                 Published as entry 2: {} of its blocks are new.",
                 change_text(&change),
                 had_to.blocks
             ),
@@ -255,7 +257,7 @@ impl Stage<'_> {
         let (dir, to) = (self.dir.to_owned(), self.dir.join("copy"));
         let copy = to.join(self.source.name());
         let target = copy.clone();
-        let bar = self.screen.bytes("", "copying", 0);
+        let bar = self.screen.bytes("copying", "", 0);
         let path = match self.source {
             Source::Path { path, named } => Some((path.clone(), *named)),
             Source::Sample => None,

@@ -68,7 +68,6 @@ impl Screen {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_prefix(prefix);
-        bar.tick();
         bar
     }
 }
