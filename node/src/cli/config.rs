@@ -18,9 +18,10 @@ pub(super) fn run<B>(context: &mut Context<'_, B>, command: Command) -> Outcome 
         Command::Show => {
             let origins = context.config()?.origins();
             context.output.result(&origins, |origins| {
+                // Values can be long; where each comes from stands before it.
                 let rows = origins
                     .iter()
-                    .map(|origin| vec![format!("{} = {}", origin.key, origin.value), format!("# {}", origin.source)]);
+                    .map(|origin| vec![origin.source.clone(), format!("{} = {}", origin.key, origin.value)]);
                 table(&rows.collect::<Vec<_>>())
             })
         }

@@ -142,3 +142,66 @@ fn decode(row: &[u8]) -> Option<SyncedEntry> {
     let Row { publisher, feed, seq, entry, content } = cbor::from_slice(row).ok()?;
     Some(SyncedEntry { publisher: PeerId::from_bytes(&publisher).ok()?, feed, seq, entry, content })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        Api, Node,
+        api::ProgressSink,
+        config::Profile,
+        types::{Content, FollowRequest, PublishRequest, TicketRequest},
+    };
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    async fn next(told: &mut mpsc::Receiver<u64>) -> u64 {
+        tokio::time::timeout(DEADLINE, told.recv()).await.expect("in time").expect("a row")
+    }
+
+    /// A follower whose hook tells the numbers it is given, and fails as long as `works` is false.
+    async fn follower(home: &Path, works: bool) -> (Node, mpsc::Receiver<u64>) {
+        let (tell, told) = mpsc::channel(64);
+        let hook = move |entry: SyncedEntry| {
+            let tell = tell.clone();
+            async move {
+                let _ = tell.send(entry.seq).await;
+                if works { Ok(()) } else { Err(NodeError::other("the hook's own database is away")) }
+            }
+        };
+        let node = Node::builder().home(home).profile(Profile::Test).entry_hook(hook).start().await.expect("starts");
+        (node, told)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_entry_hook_is_told_each_entry_in_order_also_after_it_failed_and_the_node_was_stopped() {
+        let homes = [tempfile::tempdir().expect("a dir"), tempfile::tempdir().expect("a dir")];
+        let publisher = Node::builder().home(homes[0].path()).profile(Profile::Test).start().await.expect("starts");
+        let file = homes[0].path().join("file");
+        for version in 1..=3 {
+            std::fs::write(&file, format!("{version}")).expect("writes");
+            let request = PublishRequest::new(Content::Path(file.clone()));
+            publisher.publish(request, ProgressSink::none()).await.expect("publishes");
+        }
+        let ticket = publisher.ticket(TicketRequest::default()).await.expect("a ticket").ticket;
+        let request = FollowRequest { wait: true, ..FollowRequest::new(ticket.parse().expect("a ticket")) };
+
+        let (node, mut told) = follower(homes[1].path(), false).await;
+        node.follow(request, ProgressSink::none()).await.expect("follows");
+        assert_eq!(next(&mut told).await, 1);
+        assert_eq!(next(&mut told).await, 1, "what failed is told again, and nothing overtakes it");
+        node.shutdown().await.expect("stops");
+        drop(node);
+
+        let (node, mut told) = follower(homes[1].path(), true).await;
+        for seq in 1..=3 {
+            assert_eq!(next(&mut told).await, seq);
+        }
+        node.shutdown().await.expect("stops");
+        publisher.shutdown().await.expect("stops");
+    }
+}

@@ -56,6 +56,9 @@ pub enum HeadError {
     /// The peer took too long.
     #[error(transparent)]
     TooSlow(#[from] TooSlow),
+    /// No stream to the peer could be opened.
+    #[error("{0}")]
+    Unreachable(String),
     /// The message is none.
     #[error("the peer's message is refused: {0}")]
     Message(String),

@@ -10,7 +10,7 @@ use dagmesh_core::limits;
 use dagmesh_dag::{Blockstore, SignedHead};
 use futures::{StreamExt, future::BoxFuture};
 use libp2p::{PeerId, Stream, StreamProtocol};
-use libp2p_stream::{AlreadyRegistered, Control, IncomingStreams};
+use libp2p_stream::{AlreadyRegistered, Control, IncomingStreams, OpenStreamError};
 
 use crate::{
     client::{Fetch, FetchError, Observer},
@@ -39,7 +39,11 @@ impl Client {
 
     /// Asks `peer` for signed heads. Dials it where there is no connection. Cancel-safe.
     pub async fn heads(&self, peer: PeerId, query: &HeadQuery) -> Result<Vec<SignedHead>, HeadError> {
-        let stream = self.open(peer, HEAD).await.map_err(|error| HeadError::Message(error.to_string()))?;
+        let stream = match self.open(peer, HEAD).await {
+            Ok(stream) => stream,
+            Err(FetchError::Stream(reason)) => return Err(HeadError::Unreachable(reason)),
+            Err(error) => return Err(HeadError::Unreachable(error.to_string())),
+        };
         head::ask(stream, query, peer).await
     }
 
@@ -76,7 +80,14 @@ impl Client {
     async fn open(&self, peer: PeerId, protocol: StreamProtocol) -> Result<Stream, FetchError> {
         let mut control = self.control.clone();
         let opened = within(limits::FIRST_BYTE_TIMEOUT_SECS, control.open_stream(peer, protocol)).await?;
-        opened.map_err(|error| FetchError::Stream(error.to_string()))
+        opened.map_err(|error| {
+            let reason = match error {
+                OpenStreamError::Io(error) => error.to_string(),
+                OpenStreamError::UnsupportedProtocol(protocol) => format!("the peer does not speak {protocol}"),
+                error => error.to_string(),
+            };
+            FetchError::Stream(reason.trim_end_matches('.').to_owned())
+        })
     }
 }
 
