@@ -15,7 +15,7 @@ use super::{Context, journal::Gauge};
 use crate::{
     api::ProgressSink,
     error::{ErrorKind, NodeError},
-    store::Pin,
+    store::{Pin, PinKind},
     types::{self, SyncRequest, Synced},
 };
 
@@ -104,8 +104,9 @@ pub(crate) async fn sync(
         stats.bytes += first.bytes;
         stats.from_cache = stats.from_cache.saturating_sub(first.blocks);
     }
-    // Somebody asked for it by name: it stays until that is taken back.
-    context.blocking(move |store| Ok(store.pin(&head, &Pin { name: "sync".to_owned(), ..Pin::default() })?)).await?;
+    // Somebody asked for it by name: it stays until that is taken back. A stop link, a depth or a hook leaves gaps.
+    let pin = Pin { kind: PinKind::Held, name: "sync".to_owned() };
+    context.blocking(move |store| Ok(store.pin(&head, &pin)?)).await?;
     let FetchStats { blocks, bytes, from_cache, segments, .. } = stats;
     Ok(Synced { head, stop, blocks, bytes, segments, from_cache, entries })
 }
