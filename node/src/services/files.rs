@@ -351,6 +351,11 @@ fn not_held(cid: &Cid) -> NodeError {
 
 impl From<UnixfsError> for NodeError {
     fn from(error: UnixfsError) -> Self {
+        // A full disk has advice of its own.
+        let error = match error {
+            UnixfsError::Store(error) => return error.into(),
+            error => error,
+        };
         let kind = match &error {
             UnixfsError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
             UnixfsError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => ErrorKind::Storage,
@@ -364,6 +369,9 @@ impl From<UnixfsError> for NodeError {
 
 impl From<CarError> for NodeError {
     fn from(error: CarError) -> Self {
-        Self::verification(error.to_string())
+        match error {
+            CarError::Store(error) => error.into(),
+            error => Self::verification(error.to_string()),
+        }
     }
 }

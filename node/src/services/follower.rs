@@ -247,6 +247,16 @@ impl Follower {
         }
     }
 
+    /// Tells the swarm again where the publisher was: it forgets an address after one vain dial, and a publisher that
+    /// was away for a while comes back.
+    async fn recall_addrs(&self, key: &FollowKey) {
+        let (publisher, feed) = (key.publisher, key.feed.clone());
+        let known = self.context.blocking(move |store| Ok(store.follow(&publisher, &feed)?)).await;
+        for addr in known.ok().flatten().map(|record| record.addrs).unwrap_or_default() {
+            let _ = self.context.swarm.add_address(publisher, addr).await;
+        }
+    }
+
     /// Tells the machine of connections, and whoever watches.
     async fn watch_mesh(&self) {
         let mut events = self.context.swarm.events();
@@ -269,6 +279,7 @@ impl Follower {
         let this = self.clone();
         match effect {
             Effect::QueryHead { call, key } => self.context.spawn(async move {
+                this.recall_addrs(&key).await;
                 let query = HeadQuery { publisher: None, feed: Some(key.feed.clone()) };
                 this.machine.input(match this.context.client.heads(key.publisher, &query).await {
                     Ok(heads) => Input::HeadFound { call, head: heads.into_iter().next().map(Box::new) },
@@ -308,6 +319,7 @@ impl Follower {
     /// Runs one sync, with one provider after another; what it gives back ends it.
     async fn sync(&self, start: StartSync) -> Input {
         let StartSync { id, key, head, latest, policy, providers, .. } = start;
+        self.recall_addrs(&key).await;
         let saved = match self.begin(&key, &head).await {
             Ok(saved) => saved,
             Err(error) => {

@@ -15,7 +15,7 @@ use super::{Context, journal::Gauge};
 use crate::{
     api::ProgressSink,
     error::{ErrorKind, NodeError},
-    store::Pin,
+    store::{Pin, PinKind},
     types::{self, SyncRequest, Synced},
 };
 
@@ -70,9 +70,15 @@ pub(crate) async fn sync(
     let hook = hook.or_else(|| context.hook.clone());
     let provider = context.client.provider(peer);
     let mut entries = 0;
-    let stats = if stop == Some(head) {
+    let (is_feed, first) = if stop == Some(head) { (false, None) } else { look(context, peer, head).await? };
+    // The head was fetched to look at it; to whoever counts and hooks, it came with the rest.
+    let hook = match (hook, first) {
+        (Some(hook), Some(_)) => Some(Arc::new(Arrived { hook, head }) as Arc<dyn BlockHook>),
+        (hook, _) => hook,
+    };
+    let mut stats = if stop == Some(head) {
         FetchStats::default()
-    } else if is_feed(context, &provider, head).await? {
+    } else if is_feed {
         let latest = match known {
             Some(Stop::Latest(cid, seq)) => Some((cid, seq)),
             Some(Stop::Asked(cid)) => Some((cid, stop_seq(context, cid).await?)),
@@ -93,8 +99,14 @@ pub(crate) async fn sync(
         result.map_err(|error| failed(peer, &error))?;
         fetch.map(|fetch| fetch.stats()).unwrap_or_default()
     };
-    // Somebody asked for it by name: it stays until that is taken back.
-    context.blocking(move |store| Ok(store.pin(&head, &Pin { name: "sync".to_owned(), ..Pin::default() })?)).await?;
+    if let Some(first) = first {
+        stats.blocks += first.blocks;
+        stats.bytes += first.bytes;
+        stats.from_cache = stats.from_cache.saturating_sub(first.blocks);
+    }
+    // Somebody asked for it by name: it stays until that is taken back. A stop link, a depth or a hook leaves gaps.
+    let pin = Pin { kind: PinKind::Held, name: "sync".to_owned() };
+    context.blocking(move |store| Ok(store.pin(&head, &pin)?)).await?;
     let FetchStats { blocks, bytes, from_cache, segments, .. } = stats;
     Ok(Synced { head, stop, blocks, bytes, segments, from_cache, entries })
 }
@@ -112,17 +124,33 @@ impl Stop {
     }
 }
 
-/// Fetches one block and looks whether it is an entry of a feed.
-async fn is_feed<P: Provider>(context: &Context, provider: &P, head: Cid) -> Result<bool, NodeError> {
+/// Fetches one block, and tells whether it is an entry of a feed, and what travelled for that, if anything did.
+async fn look(context: &Context, peer: PeerId, head: Cid) -> Result<(bool, Option<FetchStats>), NodeError> {
     let roots = vec![(0, Root { cid: head, selector: Selector::matcher(), held: None })];
-    let (_, result) = provider.sync(Fetch::new(context.store.clone(), FetchConfig::default(), roots, ())).await;
-    result.map_err(|error| NodeError::other(format!("{head} could not be fetched: {error}")))?;
-    context
-        .blocking(move |store| {
-            let block = dagmesh_dag::Blockstore::block(store, &head)?;
-            Ok(block.is_some_and(|block| Entry::from_block(&block).is_ok()))
-        })
-        .await
+    let fetch = Fetch::new(context.store.clone(), FetchConfig::default(), roots, ());
+    let (fetch, result) = context.client.provider(peer).sync(fetch).await;
+    result.map_err(|error| match error {
+        FetchError::Missing { .. } => NodeError::not_found(format!("{peer} does not hold {head}")),
+        error => failed(peer, &error),
+    })?;
+    let travelled = fetch.map(|fetch| fetch.stats()).filter(|stats| stats.blocks > 0);
+    let is_feed = context.blocking(move |store| {
+        let block = dagmesh_dag::Blockstore::block(store, &head)?;
+        Ok(block.is_some_and(|block| Entry::from_block(&block).is_ok()))
+    });
+    Ok((is_feed.await?, travelled))
+}
+
+/// Shows the head, which is held since it was looked at, as received.
+struct Arrived {
+    hook: Arc<dyn BlockHook>,
+    head: Cid,
+}
+
+impl BlockHook for Arrived {
+    fn block(&self, block: &dagmesh_dag::Block, received: bool) -> Flow {
+        self.hook.block(block, received || *block.cid() == self.head)
+    }
 }
 
 /// The number of an entry that the caller named as stop link; 0 where it is not held, so that only its CID counts.

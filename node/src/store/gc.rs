@@ -93,7 +93,7 @@ impl Store {
         }
         for (cid, pin) in self.pins()? {
             match pin.kind {
-                PinKind::Recursive => closure.tree(cid)?,
+                PinKind::Recursive | PinKind::Held => closure.tree(cid)?,
                 PinKind::Direct => closure.block(&cid)?,
             }
         }

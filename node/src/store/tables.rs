@@ -55,6 +55,8 @@ pub enum PinKind {
     Recursive,
     /// The block alone.
     Direct,
+    /// The block, and what is held of all that it links to: gaps are as they were meant.
+    Held,
 }
 
 /// A pin: what it points to stays. The default is recursive and has no name.

@@ -59,7 +59,7 @@ pub struct VerifyProgress {
 
 impl Store {
     /// Hashes every stored block again and puts aside those that do not match; then walks below every own head, every
-    /// follow's `latest` and every pin, and lists what is missing there.
+    /// follow's `latest` and every pin that has no gaps, and lists what is missing there.
     ///
     /// `progress` is called every 1,024 blocks. The store can be used meanwhile; what is put while it runs may or may
     /// not be checked. Memory: 16 bytes a block and the overhead of a set, in the second part.
@@ -137,6 +137,7 @@ impl Store {
             match pin.kind {
                 PinKind::Recursive => closure.tree(cid)?,
                 PinKind::Direct => closure.block(&cid)?,
+                PinKind::Held => {}
             }
         }
         Ok(())

@@ -271,7 +271,12 @@ impl<O: Observer> Fetch<O> {
             return Ok(None);
         }
         let mut roots: Vec<Root> = self.current.iter().map(root_of).collect();
-        roots.extend(self.walk.frontier().into_iter().take(limits::MAX_REQUEST_ROOTS - 1));
+        for root in self.walk.frontier().into_iter().take(limits::MAX_REQUEST_ROOTS - 1) {
+            // A leaf that is held is walked here when its turn comes.
+            if root.cid.codec() != Codec::Raw as u64 || !self.holds(&root.cid)? {
+                roots.push(root);
+            }
+        }
         // A request carries few selectors; a root with one too many waits for the next request.
         let mut kinds: Vec<Selector> = Vec::new();
         let fit = roots.iter().take_while(|root| {

@@ -73,7 +73,7 @@ impl Published {
 #[tokio::test]
 async fn what_is_not_there_ends_with_4_and_is_named() {
     let (here, other) = tokio::join!(Published::start(), daemon(&[]));
-    let held_nowhere = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
+    let held_nowhere = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
     let run = async |args: &[&str]| here.daemon.run(args).await;
     assert_fails(&run(&["publish", "/no/such/folder"]).await, 4, &["/no/such/folder"]);
     assert_fails(&run(&["add", "/no/such/folder"]).await, 4, &["/no/such/folder"]);
@@ -87,6 +87,8 @@ async fn what_is_not_there_ends_with_4_and_is_named() {
     assert_fails(&run(&["head", "--feed", "nothing"]).await, 4, &["nothing"]);
     assert_fails(&run(&["head", &other.addr("tcp")]).await, 4, &[other.peer_id(), "main"]);
     assert_fails(&run(&["sync", &other.addr("tcp")]).await, 4, &[other.peer_id(), "main"]);
+    let head = ["sync", &other.addr("tcp"), "--head", held_nowhere];
+    assert_fails(&run(&head).await, 4, &[other.peer_id(), held_nowhere]);
     assert_fails(&run(&["unfollow", other.peer_id()]).await, 4, &[other.peer_id(), "dagmesh follows"]);
     assert_fails(&run(&["announce", here.content()]).await, 4, &["dagmesh head"]);
     here.assert_intact().await;
@@ -307,6 +309,8 @@ impl Drop for SmallDisk {
 async fn a_full_disk_is_told_and_what_was_published_before_is_intact() {
     let Some(disk) = SmallDisk::mount(224 << 20).await else { return };
     let mut options = options(&[]);
+    // The profile keeps no reserve; a disk of a user's has one.
+    options.env.push(("DAGMESH_STORE__RESERVE_BYTES".to_owned(), (64 << 20).to_string()));
     options.home = Some(disk.0.path().join("home"));
     let mut here = Published::of(Daemon::start_with(options).await).await;
 

@@ -1,19 +1,17 @@
 //! Announcements that reach a node directly, from whomever.
 
-use std::time::Instant;
-
 use dagmesh::{
     Api,
     api::ProgressSink,
-    dag::SignedHead,
+    dag::{FeedName, SignedHead},
     dagsync::{head::HeadQuery, net::Client},
     swarm::{AcceptAll, Profile, RunningSwarm, SwarmConfig},
     ticket::Target,
-    types::{FollowRequest, FollowState},
+    types::{AnnounceRequest, ConnectRequest, FollowRequest, FollowState},
 };
 use dagmesh_announce::{Announcement, Answer, net};
 use dagmesh_tests::wait_for;
-use libp2p::{Multiaddr, identity::Keypair};
+use libp2p::identity::Keypair;
 
 use crate::support::{Peer, PeerOptions, SOON};
 
@@ -35,18 +33,17 @@ async fn head_of(publisher: &Peer) -> SignedHead {
     heads.into_iter().next().expect("a head")
 }
 
-/// Announces a head to `follower` directly, as a peer of its own.
-async fn announce_directly(follower: &Peer, head: &SignedHead, addrs: Vec<Multiaddr>) -> Answer {
+/// Announces a head to `follower` as a peer of its own.
+async fn announce(follower: &Peer, announcement: &Announcement) -> Answer {
     let stranger = stranger().await.handle;
     stranger.connect(follower.tcp_addr().await).await.expect("connected");
-    let announcement = Announcement::new(head, addrs);
-    let answer = net::announce_to(&mut stranger.streams(), follower.peer_id(), &announcement).await.expect("an answer");
+    let answer = net::announce_to(&mut stranger.streams(), follower.peer_id(), announcement).await.expect("an answer");
     stranger.shutdown().await.expect("stopped");
     answer
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_publishers_address_is_learnt_from_an_announcement() {
+async fn a_publishers_address_is_learnt_from_an_announcement_that_a_stranger_relays() {
     let (publisher, follower) = tokio::join!(Peer::start(), Peer::start());
     let published = publisher.publish_text("found").await;
     let request = FollowRequest::new(Target::Peer(publisher.peer_id()));
@@ -58,34 +55,47 @@ async fn a_publishers_address_is_learnt_from_an_announcement() {
     })
     .await;
 
-    let head = head_of(&publisher).await;
-    let addrs = publisher.addrs().await.expect("addresses");
-    assert_eq!(announce_directly(&follower, &head, addrs).await, Answer::Accepted);
+    let own = Announcement::new(&head_of(&publisher).await, publisher.addrs().await.expect("addresses"));
+    let answer = announce(&follower, &own).await;
+    assert!(matches!(answer, Answer::Refused(_)), "a stranger announces in the publisher's name: {answer:?}");
+    assert_eq!(announce(&follower, &own.relayed(publisher.peer_id())).await, Answer::Accepted);
     let follow = follower.in_sync_at(publisher.peer_id(), 1).await;
     assert_eq!(follow.latest, Some(published.head));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_direct_announcement_starts_a_sync_where_no_gossip_reaches() {
-    // In another network, so that the follower hears none of its gossip.
+async fn a_direct_announcement_starts_a_sync_where_no_gossip_reaches_and_is_passed_on() {
+    // In another network, so that nobody hears its gossip.
     let publisher = Peer::with(PeerOptions { network: Some("elsewhere"), ..PeerOptions::default() });
-    let (publisher, follower) = tokio::join!(publisher, Peer::start());
+    let near = Peer::with(PeerOptions { republish: true, ..PeerOptions::default() });
+    let (publisher, near, far) = tokio::join!(publisher, near, Peer::start());
     publisher.publish_text("one").await;
-    follower.follow_wait(FollowRequest::new(publisher.target().await)).await;
-    let mut events = follower.events().await;
+    for follower in [&near, &far] {
+        follower.follow_wait(FollowRequest::new(publisher.target().await)).await;
+    }
+    far.connect(ConnectRequest { addr: near.tcp_addr().await }).await.expect("connected");
+    wait_for(SOON, "two that hear each other", async || {
+        near.status().await.expect("a status").topic_peers == 1
+            && far.status().await.expect("a status").topic_peers == 1
+    })
+    .await;
+    let (mut at_near, mut at_far) = (near.events().await, far.events().await);
 
-    let second = publisher.publish_text("two").await;
-    assert_eq!(second.peers, 0, "nobody listens to its gossip");
-    let began = Instant::now();
-    let head = head_of(&publisher).await;
-    assert_eq!(announce_directly(&follower, &head, Vec::new()).await, Answer::Accepted);
-    let (count, blocks, ..) = events.finished(second.head).await;
-    assert_eq!((count, blocks), (1, 2));
-    assert!(began.elapsed() < SOON, "and not at the next time it asks by itself");
-    // Told again, it starts nothing.
-    announce_directly(&follower, &head, Vec::new()).await;
-    let third = publisher.publish_text("three").await;
-    announce_directly(&follower, &head_of(&publisher).await, Vec::new()).await;
-    events.finished(third.head).await;
-    assert_eq!(events.started(), [second.head, third.head]);
+    let mut heads = Vec::new();
+    for text in ["two", "three"] {
+        let published = publisher.publish_text(text).await;
+        assert_eq!(published.peers, 0, "nobody listens to its gossip");
+        let to = Some(Target::Peer(near.peer_id()));
+        let request = AnnounceRequest { cid: published.head, feed: FeedName::default(), to };
+        for _ in 0..2 {
+            publisher.announce(request.clone()).await.expect("announced");
+        }
+        for events in [&mut at_near, &mut at_far] {
+            let (count, blocks, ..) = events.finished(published.head).await;
+            assert_eq!((count, blocks), (1, 2));
+        }
+        heads.push(published.head);
+    }
+    // Told twice, synced once; and the one that only heard it from the other did as well.
+    assert_eq!((at_near.started(), at_far.started()), (heads.clone(), heads));
 }

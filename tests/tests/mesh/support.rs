@@ -238,6 +238,7 @@ pub(crate) struct PeerOptions {
     pub(crate) key: Option<Keypair>,
     pub(crate) tcp_only: bool,
     pub(crate) network: Option<&'static str>,
+    pub(crate) republish: bool,
 }
 
 impl Peer {
@@ -261,6 +262,7 @@ impl Peer {
         if options.tcp_only {
             config.swarm.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
         }
+        config.sync.republish = options.republish;
         if let Some(network) = options.network {
             config.swarm.network = network.to_owned();
         }
