@@ -250,6 +250,11 @@ impl<O: Observer> Fetch<O> {
         self.stats
     }
 
+    /// Whether the last request has brought any block yet.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.received > 0
+    }
+
     /// Ends the sync and gives the observer back.
     pub fn into_observer(self) -> O {
         self.observer

@@ -4,11 +4,13 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use dagmesh_core::limits;
 use dagmesh_dag::{Blockstore, SignedHead};
 use futures::{StreamExt, future::BoxFuture};
+use futures_timer::Delay;
 use libp2p::{PeerId, Stream, StreamProtocol};
 use libp2p_stream::{AlreadyRegistered, Control, IncomingStreams, OpenStreamError};
 
@@ -25,6 +27,11 @@ use crate::{
 const SYNC: StreamProtocol = StreamProtocol::new(message::PROTOCOL);
 const HEAD: StreamProtocol = StreamProtocol::new(head::PROTOCOL);
 
+/// Waits before a stream that died without an answer is opened again. `libp2p_stream` hands streams over one at a time
+/// and drops those that come while one waits, so a healthy peer drops some of those that reach it at once.
+const REOPEN: [Duration; 4] =
+    [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(160), Duration::from_millis(640)];
+
 /// Fetches from peers. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
@@ -39,12 +46,18 @@ impl Client {
 
     /// Asks `peer` for signed heads. Dials it where there is no connection. Cancel-safe.
     pub async fn heads(&self, peer: PeerId, query: &HeadQuery) -> Result<Vec<SignedHead>, HeadError> {
-        let stream = match self.open(peer, HEAD).await {
-            Ok(stream) => stream,
-            Err(FetchError::Stream(reason)) => return Err(HeadError::Unreachable(reason)),
-            Err(error) => return Err(HeadError::Unreachable(error.to_string())),
-        };
-        head::ask(stream, query, peer).await
+        let mut waits = REOPEN.into_iter();
+        loop {
+            let stream = match self.open(peer, HEAD).await {
+                Ok(stream) => stream,
+                Err(FetchError::Stream(reason)) => return Err(HeadError::Unreachable(reason)),
+                Err(error) => return Err(HeadError::Unreachable(error.to_string())),
+            };
+            match (head::ask(stream, query, peer).await, waits.next()) {
+                (Err(HeadError::Frame(_)), Some(wait)) => Delay::new(wait).await,
+                (answer, _) => return answer,
+            }
+        }
     }
 
     /// Drives `fetch` with one peer, segment after segment, until all is walked or the peer can do no more. Gives the
@@ -55,6 +68,7 @@ impl Client {
         peer: PeerId,
         mut fetch: Fetch<O>,
     ) -> (Option<Fetch<O>>, Result<(), FetchError>) {
+        let mut waits = REOPEN.into_iter();
         loop {
             let stream = match self.open(peer, SYNC).await {
                 Ok(stream) => stream,
@@ -65,7 +79,17 @@ impl Client {
                     let result = if fetch.first_missing().is_some() { Err(fetch.missing_error()) } else { Ok(()) };
                     return (Some(fetch), result);
                 }
-                (Some(fetch), Ok(Outcome::Answered(_) | Outcome::Redirected)) => fetch,
+                (Some(fetch), Ok(Outcome::Answered(_) | Outcome::Redirected)) => {
+                    waits = REOPEN.into_iter();
+                    fetch
+                }
+                (Some(fetch), Err(error @ FetchError::Stream(_))) if !fetch.has_answer() => match waits.next() {
+                    Some(wait) => {
+                        Delay::new(wait).await;
+                        fetch
+                    }
+                    None => return (Some(fetch), Err(error)),
+                },
                 (fetch, Ok(_)) => return (fetch, Err(FetchError::Stream("the storing thread broke".to_owned()))),
                 (fetch, Err(error)) => return (fetch, Err(error)),
             };

@@ -8,7 +8,10 @@ use dagmesh::{
     dag::{Block, FeedName},
     dagsync::Flow,
     ticket::Target,
-    types::{AddRequest, Content, Event, FollowRequest, PublishRequest, SyncRequest, TicketRequest, UnfollowRequest},
+    types::{
+        AddRequest, ConnectRequest, Content, Event, FollowRequest, HeadRequest, PublishRequest, SyncRequest,
+        TicketRequest, UnfollowRequest,
+    },
 };
 use dagmesh_tests::{make_folder, wait_for};
 use libp2p::PeerId;
@@ -305,4 +308,24 @@ async fn a_publisher_sees_when_its_head_was_fetched_and_confirmed() {
         feed.announced.is_some() && feed.fetched.is_some() && feed.confirmed_by == 1
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_reach_a_publisher_at_once_are_all_answered() {
+    let publisher = Peer::start().await;
+    let last = publisher.publish_many(2, "wanted").await;
+    let target = publisher.target().await;
+    let peers = futures::future::join_all((0..5).map(|_| Peer::start())).await;
+    for peer in &peers {
+        peer.connect(ConnectRequest { addr: publisher.tcp_addr().await }).await.expect("connected");
+    }
+    // Five each: under the cap of what one peer may ask at once.
+    let asked = peers.iter().flat_map(|peer| (0..5).map(move |_| peer)).map(async |peer| {
+        let request = HeadRequest { target: Some(target.clone()), feed: None };
+        assert_eq!(peer.head(request).await.expect("a head").head, last.head);
+        let request = SyncRequest { resync: true, ..SyncRequest::new(target.clone()) };
+        let synced = peer.sync(request, ProgressSink::none()).await.expect("synced");
+        assert_eq!((synced.entries, synced.blocks + synced.from_cache), (2, 4));
+    });
+    futures::future::join_all(asked).await;
 }
