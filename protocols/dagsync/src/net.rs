@@ -52,11 +52,7 @@ impl Client {
         mut fetch: Fetch<O>,
     ) -> (Option<Fetch<O>>, Result<(), FetchError>) {
         loop {
-            let stream = match self.open(peer, SYNC).await {
-                Ok(stream) => stream,
-                Err(error) => return (Some(fetch), Err(error)),
-            };
-            fetch = match transfer::segment(stream, fetch).await {
+            fetch = match transfer::segment(self.open(peer, SYNC), fetch).await {
                 (Some(fetch), Ok(Outcome::Complete)) => {
                     let result = if fetch.first_missing().is_some() { Err(fetch.missing_error()) } else { Ok(()) };
                     return (Some(fetch), result);
