@@ -1,13 +1,13 @@
 //! Announcements that reach a node directly, from whomever.
 
 use dagmesh::{
-    Api,
+    Api, ErrorKind,
     api::ProgressSink,
     dag::{FeedName, SignedHead},
     dagsync::{head::HeadQuery, net::Client},
     swarm::{AcceptAll, Profile, RunningSwarm, SwarmConfig},
     ticket::Target,
-    types::{AnnounceRequest, ConnectRequest, FollowRequest, FollowState},
+    types::{AnnounceRequest, ConnectRequest, Event, FollowRequest, FollowState, SyncRequest},
 };
 use dagmesh_announce::{Announcement, Answer, net};
 use dagmesh_tests::wait_for;
@@ -98,4 +98,44 @@ async fn a_direct_announcement_starts_a_sync_where_no_gossip_reaches_and_is_pass
     }
     // Told twice, synced once; and the one that only heard it from the other did as well.
     assert_eq!((at_near.started(), at_far.started()), (heads.clone(), heads));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fork_is_told_with_both_heads_and_an_old_head_changes_nothing() {
+    let key = Keypair::generate_ed25519();
+    let of = |key: &Keypair| PeerOptions { key: Some(key.clone()), ..PeerOptions::default() };
+    let (publisher, follower) = tokio::join!(Peer::with(of(&key)), Peer::start());
+    publisher.publish_text("one").await;
+    let old = head_of(&publisher).await;
+    let second = publisher.publish_text("two").await;
+    follower.follow_wait(FollowRequest::new(publisher.target().await)).await;
+
+    // The same key on another machine, which knows nothing of the first one.
+    let twin = Peer::with(of(&key)).await;
+    twin.publish_text("one, otherwise").await;
+    let other = twin.publish_text("two, otherwise").await;
+    let forked = Announcement::new(&head_of(&twin).await, Vec::new()).relayed(publisher.peer_id());
+    let mut events = follower.events().await;
+    announce(&follower, &Announcement::new(&old, Vec::new()).relayed(publisher.peer_id())).await;
+    announce(&follower, &forked).await;
+    let told = events.until("a fork", |event| matches!(event, Event::Equivocation { .. })).await;
+    let Event::Equivocation { seq, heads, publisher: who, .. } = told else { unreachable!("it is one") };
+    assert_eq!((who, seq, heads), (publisher.peer_id(), 2, vec![second.head, other.head]));
+    assert_eq!(events.started(), [], "neither the old head nor the other one is synced");
+    let follow = follower.in_sync_at(publisher.peer_id(), 2).await;
+    assert_eq!(follow.latest, Some(second.head));
+    assert!(!follower.holds(&other.head));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_a_publisher_does_not_allow_is_refused_and_whom_it_allows_is_served() {
+    let (allowed, refused) = tokio::join!(Peer::start(), Peer::start());
+    let publisher = Peer::with(PeerOptions { allow: vec![allowed.peer_id()], ..PeerOptions::default() }).await;
+    let published = publisher.publish_text("for some").await;
+    let request = SyncRequest { head: Some(published.head), ..SyncRequest::new(publisher.target().await) };
+    let error = refused.sync(request.clone(), ProgressSink::none()).await.expect_err("it is not on the list");
+    assert_eq!(error.kind, ErrorKind::Unauthorised, "{error}");
+    assert!(!refused.holds(&published.head));
+    let synced = allowed.sync(request, ProgressSink::none()).await.expect("synced");
+    assert_eq!((synced.entries, synced.blocks), (1, 2));
 }

@@ -239,6 +239,7 @@ pub(crate) struct PeerOptions {
     pub(crate) tcp_only: bool,
     pub(crate) network: Option<&'static str>,
     pub(crate) republish: bool,
+    pub(crate) allow: Vec<PeerId>,
 }
 
 impl Peer {
@@ -263,6 +264,7 @@ impl Peer {
             config.swarm.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
         }
         config.sync.republish = options.republish;
+        config.sync.allow = options.allow;
         if let Some(network) = options.network {
             config.swarm.network = network.to_owned();
         }

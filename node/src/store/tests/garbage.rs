@@ -231,3 +231,17 @@ fn removing_gives_the_space_back() {
     assert!(after < report.bytes / 10, "{after} bytes are left on the disk of {}", report.bytes);
     assert_eq!(store.stat().blocks, 1);
 }
+
+#[test]
+fn a_pin_of_what_is_held_keeps_it_and_calls_nothing_missing() {
+    let store = TempStore::new();
+    let leaf = raw("held");
+    let root = node(&[*leaf.cid(), *raw("never held").cid()]);
+    store.put_many(&[root.clone(), leaf.clone()]).expect("puts");
+    store.pin(root.cid(), &Pin { kind: PinKind::Held, name: String::new() }).expect("pins");
+    assert_eq!(store.gc(&[], false).expect("collects").removed, 0);
+    assert_eq!(held(&store, &[root.clone(), leaf]), 2);
+    assert!(store.verify(|_| ()).expect("verifies").is_sound());
+    store.pin(root.cid(), &recursive()).expect("pins");
+    assert_eq!(store.verify(|_| ()).expect("verifies").missing, 1);
+}

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, atomic::Ordering};
 
-use crate::support::{Feed, Local, Memory};
+use crate::support::{Feed, Local, Memory, leaf};
 use cid::Cid;
-use dagmesh_dag::{Block, Blockstore, MemoryBlockstore};
+use dagmesh_dag::{Block, Blockstore, MemoryBlockstore, Root, Selector};
 use dagmesh_dagsync::{
-    FetchError, Flow,
-    feed_sync::{BlockHook, FeedSync, Plan},
+    Fetch, FetchConfig, FetchError, Flow,
+    feed_sync::{BlockHook, FeedSync, Plan, Provider},
 };
 use futures_lite::future::block_on;
 
@@ -80,6 +80,27 @@ fn only_what_is_new_travels_and_latest_moves_entry_by_entry() {
     assert!((expected..=expected + 20).contains(&travelled), "{travelled} blocks travelled where {expected} are new");
     assert_eq!(journal.0.lock().expect("a lock").moves, feed.entries);
     assert_eq!(provider.requests.load(Ordering::SeqCst), 2, "one request a phase");
+}
+
+#[test]
+fn held_leaves_are_not_asked_for_beside_one_that_is_missing() {
+    let server = empty();
+    let leaves: Vec<Block> = (0..5).map(|n| leaf(&n.to_string())).collect();
+    server.put_many(&leaves).expect("puts");
+    let store = empty();
+    store.put_many(&[leaves[1].clone(), leaves[3].clone()]).expect("puts");
+    let root =
+        |(index, block): (usize, &Block)| (index, Root { cid: *block.cid(), selector: Selector::all(), held: None });
+    let roots = leaves.iter().enumerate().map(root).collect();
+    let mut fetch = Fetch::new(store.clone(), FetchConfig::default(), roots, ());
+    let request = fetch.next_request().expect("a store").expect("something is missing");
+    let asked: Vec<Cid> = request.roots.iter().map(|root| root.cid).collect();
+    assert_eq!(asked, [*leaves[0].cid(), *leaves[2].cid(), *leaves[4].cid()]);
+    let (fetch, result) = block_on(Local::new(&server).sync(fetch));
+    result.expect("syncs");
+    let stats = fetch.expect("a fetch").stats();
+    assert_eq!((stats.blocks, stats.from_cache, stats.repeated), (3, 2, 0));
+    assert_eq!(store.len(), 5);
 }
 
 #[test]
