@@ -135,6 +135,9 @@ pub struct FeedSync<J> {
     plan: Plan,
     /// The entries to sync, newest first, once the chain is whole.
     entries: Option<Vec<Cid>>,
+    /// Whether trees that are held are named to the provider. Not to one that lacks them: it would send all that the
+    /// walk beside them passes over.
+    prune: bool,
 }
 
 struct Shared<J> {
@@ -150,7 +153,7 @@ impl<J: Journal> FeedSync<J> {
     pub fn new(store: Arc<dyn Blockstore>, journal: J, hook: Option<Arc<dyn BlockHook>>, mut plan: Plan) -> Self {
         let saved = Mutex::new(plan.saved.take());
         let shared = Shared { journal, saved, latest: Mutex::new(plan.latest), moved: Mutex::default() };
-        Self { store, shared: Arc::new(shared), hook, plan, entries: None }
+        Self { store, shared: Arc::new(shared), hook, plan, entries: None, prune: true }
     }
 
     /// Goes on with `provider` until all is synced, or the provider can do no more; then call it with another one.
@@ -160,7 +163,14 @@ impl<J: Journal> FeedSync<J> {
             self.entries = Some(self.list().await?);
         }
         let entries = self.entries.clone().unwrap_or_default();
-        self.contents(provider, &entries).await?;
+        self.prune = true;
+        match self.contents(provider, &entries).await {
+            Err(FetchError::Repeated(_)) => {
+                self.prune = false;
+                self.contents(provider, &entries).await?;
+            }
+            result => result?,
+        }
         let shared = Arc::clone(&self.shared);
         blocking::unblock(move || shared.set(None)).await?;
         Ok(Report { stats: self.shared.moved(), entries: entries.len() as u64 })
@@ -206,18 +216,18 @@ impl<J: Journal> FeedSync<J> {
     async fn contents<P: Provider>(&mut self, provider: &P, entries: &[Cid]) -> Result<(), FetchError> {
         let total = entries.len() as u64;
         let without_content = total - self.plan.keep.unwrap_or(total).min(total);
-        let mut oldest_first = entries.iter().rev().copied().enumerate().peekable();
+        let mut oldest_first = entries.iter().rev().copied().enumerate();
         loop {
             let batch: Vec<(usize, Cid)> = oldest_first.by_ref().take(limits::MAX_REQUEST_ROOTS).collect();
             if batch.is_empty() {
                 return Ok(());
             }
             let (store, shared) = (Arc::clone(&self.store), Arc::clone(&self.shared));
-            let Some(batch) =
-                blocking::unblock(move || prepare(store.as_ref(), &shared, batch, without_content)).await?
-            else {
-                continue;
-            };
+            let prepared = blocking::unblock(move || prepare(store.as_ref(), &shared, batch, without_content)).await?;
+            let Some(mut batch) = prepared else { continue };
+            if !self.prune {
+                batch.roots.iter_mut().for_each(|(_, root)| root.held = None);
+            }
             let observer = ContentObserver {
                 shared: Arc::clone(&self.shared),
                 hook: self.hook.clone(),

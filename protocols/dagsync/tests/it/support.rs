@@ -52,13 +52,20 @@ impl Feed {
                 .map(|i| leaf(&if i as u64 == seq % leaves as u64 { format!("{i} of {seq}") } else { format!("{i}") }))
                 .collect();
             let content = node(&format!("content {seq}"), &blocks.iter().map(|leaf| *leaf.cid()).collect::<Vec<_>>());
-            let previous = self.entries.last().map(|entry| entry.cid);
-            let entry = Entry { previous, seq, time: seq, content: *content.cid(), meta: None };
-            let block = entry.to_block().expect("a block");
-            self.entries.push(EntryRef { seq, cid: *block.cid(), content: *content.cid() });
-            blocks.extend([content, block]);
-            self.store.put_many(&blocks).expect("puts");
+            let root = *content.cid();
+            blocks.push(content);
+            self.append_content(root, blocks);
         }
+    }
+
+    /// Appends one entry that carries `content`.
+    pub(crate) fn append_content(&mut self, content: Cid, mut blocks: Vec<Block>) {
+        let (previous, seq) = (self.entries.last().map(|entry| entry.cid), self.entries.len() as u64 + 1);
+        let entry = Entry { previous, seq, time: seq, content, meta: None };
+        let block = entry.to_block().expect("a block");
+        self.entries.push(EntryRef { seq, cid: *block.cid(), content });
+        blocks.push(block);
+        self.store.put_many(&blocks).expect("puts");
     }
 
     pub(crate) fn head(&self) -> EntryRef {

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, atomic::Ordering};
 
-use crate::support::{Feed, Local, Memory, leaf};
+use crate::support::{Feed, Local, Memory, leaf, node};
 use cid::Cid;
+use dagmesh_core::limits;
 use dagmesh_dag::{Block, Blockstore, MemoryBlockstore, Root, Selector};
 use dagmesh_dagsync::{
     Fetch, FetchConfig, FetchError, Flow,
@@ -224,6 +225,30 @@ fn what_one_provider_lacks_comes_from_the_next() {
     let rich = Local::new(&feed.store);
     let report = block_on(sync.run(&rich)).expect("syncs");
     assert_eq!(report.stats.blocks as usize, feed.store.len(), "nothing travels twice");
+    assert_eq!(journal.0.lock().expect("a lock").moves, feed.entries);
+}
+
+#[test]
+fn a_provider_that_lacks_the_held_tree_is_asked_again_without_it() {
+    // More than may be sent again, under inner nodes that differ from version to version.
+    let leaves: Vec<Block> = (0..limits::MAX_REPEATED_BLOCKS + 5000).map(|i| leaf(&i.to_string())).collect();
+    let version = |text: &str| {
+        let inner =
+            leaves.chunks(10_000).map(|leaves| node(text, &leaves.iter().map(|leaf| *leaf.cid()).collect::<Vec<_>>()));
+        let inner: Vec<Block> = inner.collect();
+        let root = node(text, &inner.iter().map(|inner| *inner.cid()).collect::<Vec<_>>());
+        (root, inner)
+    };
+    let mut feed = Feed::new();
+    let (old, old_inner) = version("old");
+    feed.append_content(*old.cid(), [&[old.clone()], &old_inner[..], &leaves[..]].concat());
+    let (store, journal) = (empty(), Memory::default());
+    block_on(sync(&store, &journal, plan(&feed)).run(&Local::new(&feed.store))).expect("syncs");
+    let (new, new_inner) = version("new");
+    feed.append_content(*new.cid(), [&[new.clone()], &new_inner[..]].concat());
+    feed.store.remove(&old_inner.iter().chain([&old]).map(|block| *block.cid()).collect::<Vec<_>>()).expect("removes");
+    let report = block_on(sync(&store, &journal, plan_from(&feed, 1)).run(&Local::new(&feed.store))).expect("syncs");
+    assert!(report.stats.repeated > limits::MAX_REPEATED_BLOCKS, "{:?}", report.stats);
     assert_eq!(journal.0.lock().expect("a lock").moves, feed.entries);
 }
 
