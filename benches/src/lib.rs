@@ -15,10 +15,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+pub mod bulk;
 pub mod ceilings;
+pub mod chain;
+mod content;
+pub mod edit;
+pub mod increment;
 pub mod machine;
+mod nodes;
 mod report;
 mod row;
+pub mod small;
 
 pub use machine::Machine;
 pub use report::Report;
@@ -33,7 +40,14 @@ pub struct Entry {
 }
 
 /// Every measurement, in the order of `all`.
-pub const ROWS: &[Entry] = &[Entry { name: "ceilings", run: ceilings::run }];
+pub const ROWS: &[Entry] = &[
+    Entry { name: "ceilings", run: ceilings::run },
+    Entry { name: "bulk", run: bulk::run },
+    Entry { name: "small", run: small::run },
+    Entry { name: "chain", run: chain::run },
+    Entry { name: "increment", run: increment::run },
+    Entry { name: "edit", run: edit::run },
+];
 
 /// Measures, and prints each figure beside its ceiling.
 #[derive(Debug, Clone, clap::Parser)]

@@ -1,6 +1,6 @@
 //! Where a figure was measured. What the system does not tell stays empty.
 
-use std::{fmt, fs};
+use std::{fmt, fs, time::Duration};
 
 use serde::Serialize;
 
@@ -67,6 +67,17 @@ pub fn resident_bytes() -> Option<u64> {
 /// The most memory that this process has had resident; `None` where the system does not tell.
 pub fn peak_resident_bytes() -> Option<u64> {
     kib(&read("/proc/self/status"), "VmHWM")
+}
+
+/// CPU time that this process has used, on all cores; `None` where the system does not tell.
+pub fn cpu_time() -> Option<Duration> {
+    /// What Linux counts in, whatever its own clock (`USER_HZ`).
+    const TICKS_PER_SEC: f64 = 100.0;
+    let stat = read("/proc/self/stat");
+    // The name of the program may hold blanks; the fields after it are numbered from 3.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(Duration::from_secs_f64((user + system) / TICKS_PER_SEC))
 }
 
 fn read(path: &str) -> String {

@@ -21,7 +21,11 @@ pub(super) async fn build(
     let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let tcp_config = tcp::Config::default().nodelay(true);
     let builder = SwarmBuilder::with_existing_identity(keypair.clone()).with_tokio();
-    let swarm_config = |c: libp2p::swarm::Config| c.with_idle_connection_timeout(config.idle_timeout);
+    // Lazy: a stream's first message travels with the name of its protocol, which saves each stream a round trip. On
+    // the wire it is the same multistream-select 1.
+    let swarm_config = |c: libp2p::swarm::Config| {
+        c.with_idle_connection_timeout(config.idle_timeout).with_substream_upgrade_protocol_override(Version::V1Lazy)
+    };
     let behaviour = |key: &Keypair, relay| Behaviour::new(config, key, relay).map_err(Into::into);
     let failed = |what, error: &(dyn std::error::Error + 'static)| SwarmError::Transport { what, reason: chain(error) };
     let resolver = |error: &(dyn std::error::Error + 'static)| SwarmError::Transport {

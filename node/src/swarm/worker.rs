@@ -270,7 +270,7 @@ impl Worker {
     }
 
     async fn close(self) {
-        let Self { mut swarm, listeners, peers, known_out, done_out, events, command_queue, .. } = self;
+        let Self { mut swarm, listeners, peers, known_out, done_out, events, command_queue, validator, .. } = self;
         // Commands not yet answered fail at once with "stopped".
         drop(command_queue);
         known_out.send_replace(Arc::new(peers.known()));
@@ -292,6 +292,8 @@ impl Worker {
             tracing::debug!("connections left open at the end");
         }
         drop(swarm);
+        // It may hold whatever its owner put into it: whoever is told that this is done may count on that being free.
+        drop(validator);
         let _nobody_watches = events.send(MeshEvent::Stopped);
         done_out.send_replace(true);
     }

@@ -70,11 +70,7 @@ impl Client {
     ) -> (Option<Fetch<O>>, Result<(), FetchError>) {
         let mut waits = REOPEN.into_iter();
         loop {
-            let stream = match self.open(peer, SYNC).await {
-                Ok(stream) => stream,
-                Err(error) => return (Some(fetch), Err(error)),
-            };
-            fetch = match transfer::segment(stream, fetch).await {
+            fetch = match transfer::segment(self.open(peer, SYNC), fetch).await {
                 (Some(fetch), Ok(Outcome::Complete)) => {
                     let result = if fetch.first_missing().is_some() { Err(fetch.missing_error()) } else { Ok(()) };
                     return (Some(fetch), result);

@@ -124,7 +124,8 @@ where
         let Batch { producer, frames, end } = next;
         if let Some(end) = end {
             write(stream, &frames, written).await?;
-            stream.close().await?;
+            // A client that has read the end may be gone already; it was served all the same.
+            let _ = stream.close().await;
             return Ok(end);
         }
         let (sent, produced) = future::join(write(stream, &frames, written), produce(producer, BATCH_BYTES)).await;

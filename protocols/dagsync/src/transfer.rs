@@ -46,12 +46,16 @@ enum Work {
     Tick,
 }
 
-/// Makes the next request of `fetch` over `stream` and takes its answer. Gives the fetch back, whatever happened, so
-/// that another provider can go on from where it stands; `None` only if its thread broke.
+/// Makes the next request of `fetch` over the stream that `open` gives, and takes its answer; where nothing is left to
+/// ask for, no stream is opened. Gives the fetch back, whatever happened, so that another provider can go on from where
+/// it stands; `None` only if its thread broke.
 ///
 /// Cancel-safe in this sense: where the future is dropped, what was received is still made durable and shown to the
 /// observer's checkpoint.
-pub async fn segment<S, O>(stream: S, mut fetch: Fetch<O>) -> (Option<Fetch<O>>, Result<Outcome, FetchError>)
+pub async fn segment<S, O>(
+    open: impl Future<Output = Result<S, FetchError>>,
+    mut fetch: Fetch<O>,
+) -> (Option<Fetch<O>>, Result<Outcome, FetchError>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     O: Observer,
@@ -66,14 +70,16 @@ where
         Ok(Some(request)) => request.encode().map_err(FetchError::from),
         Err(error) => Err(error),
     };
-    let mut stream = stream;
-    let sent = match request {
-        Ok(request) => send(&mut stream, &request).await,
-        Err(error) => Err(error),
+    let asked = async {
+        let request = request?;
+        let mut stream = open.await?;
+        send(&mut stream, &request).await?;
+        Ok(stream)
     };
-    if let Err(error) = sent {
-        return (Some(fetch), Err(error));
-    }
+    let stream = match asked.await {
+        Ok(stream) => stream,
+        Err(error) => return (Some(fetch), Err(error)),
+    };
 
     let (sender, receiver) = async_channel::bounded(HANDOVERS);
     let worker = blocking::unblock(move || {

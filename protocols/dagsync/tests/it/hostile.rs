@@ -77,7 +77,7 @@ fn row_2_and_3_a_frame_over_the_limit_is_refused_from_its_prefix() {
                 theirs
             };
             let (_held_open, (fetch, result)) =
-                future::join(hostile, dagmesh_dagsync::transfer::segment(ours, fetch)).await;
+                future::join(hostile, dagmesh_dagsync::transfer::segment(future::ready(Ok(ours)), fetch)).await;
             let error = result.expect_err("is refused");
             assert!(error.to_string().contains("at most"), "{error}");
             assert!(fetch.is_some());

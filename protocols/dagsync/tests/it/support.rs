@@ -19,7 +19,7 @@ use dagmesh_dagsync::{
     server::{ServeBudget, serve},
     transfer::{Outcome, segment},
 };
-use futures::{AsyncRead, AsyncWrite, future};
+use futures::{AsyncRead, AsyncWrite, channel::oneshot, future};
 use ipld_core::ipld::Ipld;
 
 /// A block that links to `links` and says `text`.
@@ -121,10 +121,20 @@ impl Provider for Local {
     async fn sync<O: Observer>(&self, mut fetch: Fetch<O>) -> (Option<Fetch<O>>, Result<(), FetchError>) {
         loop {
             let (ours, theirs) = duplex(self.cut_after.load(Ordering::SeqCst));
-            self.requests.fetch_add(1, Ordering::SeqCst);
+            let (asked, serve_it) = oneshot::channel();
+            let open = async {
+                self.requests.fetch_add(1, Ordering::SeqCst);
+                let _ = asked.send(());
+                Ok(ours)
+            };
             let store: Arc<dyn Blockstore> = self.store.clone();
-            let serving = serve(theirs, store, ServeBudget::default());
-            let (result, _) = future::join(segment(ours, fetch), serving).await;
+            // Where nothing is asked for, there is nothing to serve.
+            let serving = async {
+                if serve_it.await.is_ok() {
+                    let _ = serve(theirs, store, ServeBudget::default()).await;
+                }
+            };
+            let (result, ()) = future::join(segment(open, fetch), serving).await;
             fetch = match result {
                 (Some(fetch), Ok(Outcome::Complete)) if fetch.first_missing().is_some() => {
                     let error = fetch.missing_error();
