@@ -169,7 +169,7 @@ pub(crate) fn failed(peer: PeerId, error: &FetchError) -> NodeError {
         FetchError::Missing { .. } => ErrorKind::Partial,
         FetchError::Refused(_) => ErrorKind::Unauthorised,
         FetchError::TooSlow(_) => ErrorKind::Timeout,
-        FetchError::Stream(_) | FetchError::Busy(_) => ErrorKind::NoPeers,
+        FetchError::Unreachable(_) | FetchError::Stream(_) | FetchError::Busy(_) => ErrorKind::NoPeers,
         FetchError::Store(_) => ErrorKind::Storage,
         error if error.is_bad_peer() => ErrorKind::Verification,
         _ => ErrorKind::Error,

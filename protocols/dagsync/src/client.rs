@@ -160,6 +160,9 @@ pub enum FetchError {
     /// A hook ended it.
     #[error("ended by a hook: {0}")]
     Hook(String),
+    /// No stream to the peer could be opened.
+    #[error("the peer cannot be reached: {0}")]
+    Unreachable(String),
     /// The stream failed.
     #[error("the stream failed: {0}")]
     Stream(String),

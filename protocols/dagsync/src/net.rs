@@ -50,7 +50,7 @@ impl Client {
         loop {
             let stream = match self.open(peer, HEAD).await {
                 Ok(stream) => stream,
-                Err(FetchError::Stream(reason)) => return Err(HeadError::Unreachable(reason)),
+                Err(FetchError::Unreachable(reason)) => return Err(HeadError::Unreachable(reason)),
                 Err(error) => return Err(HeadError::Unreachable(error.to_string())),
             };
             match (head::ask(stream, query, peer).await, waits.next()) {
@@ -106,7 +106,7 @@ impl Client {
                 OpenStreamError::UnsupportedProtocol(protocol) => format!("the peer does not speak {protocol}"),
                 error => error.to_string(),
             };
-            FetchError::Stream(reason.trim_end_matches('.').to_owned())
+            FetchError::Unreachable(reason.trim_end_matches('.').to_owned())
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A test that fails prints what its daemons logged. `DAGMESH_TEST_SEED` repeats a run of the tests that draw numbers.
 
-#![allow(clippy::indexing_slicing, reason = "a field that is missing fails the test, as it should")]
+#![allow(clippy::indexing_slicing, reason = "a test that finds another shape than it expects has failed")]
 
 mod bad_input;
 mod chain;
