@@ -60,7 +60,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     O: Observer,
 {
-    let (mut fetch, request) = blocking::unblock(move || {
+    let (fetch, request) = blocking::unblock(move || {
         let request = fetch.next_request();
         (fetch, request)
     })
@@ -73,14 +73,29 @@ where
     let asked = async {
         let request = request?;
         let mut stream = open.await?;
-        send(&mut stream, &request).await?;
-        Ok(stream)
+        match send(&mut stream, &request).await {
+            Ok(()) => Ok((stream, None)),
+            // A peer that refuses does not wait for the request; why it does is there to be read.
+            Err(error @ FetchError::Stream(_)) => Ok((stream, Some(error))),
+            Err(error) => Err(error),
+        }
     };
-    let stream = match asked.await {
-        Ok(stream) => stream,
+    let (stream, unsent) = match asked.await {
+        Ok(asked) => asked,
         Err(error) => return (Some(fetch), Err(error)),
     };
+    match (answer(stream, fetch).await, unsent) {
+        ((fetch, Err(FetchError::Stream(_))), Some(unsent)) => (fetch, Err(unsent)),
+        (answered, _) => answered,
+    }
+}
 
+/// Takes the answer to the request that was made.
+async fn answer<S, O>(stream: S, mut fetch: Fetch<O>) -> (Option<Fetch<O>>, Result<Outcome, FetchError>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    O: Observer,
+{
     let (sender, receiver) = async_channel::bounded(HANDOVERS);
     let worker = blocking::unblock(move || {
         let result = work(&mut fetch, &receiver);
