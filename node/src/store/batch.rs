@@ -26,6 +26,8 @@ pub struct Batch<'a> {
     pub(super) counters: Counters,
     inner: OwnedWriteBatch,
     bytes: u64,
+    /// Whether it removes blocks.
+    frees: bool,
     /// Blocks that this batch puts.
     put: HashSet<Multihash<64>>,
     /// Rows as this batch leaves them; `None` where it deletes them.
@@ -60,7 +62,15 @@ impl Counters {
 
 impl<'a> Batch<'a> {
     pub(super) fn new(store: &'a Store, counters: Counters) -> Self {
-        Self { store, counters, inner: store.engine.batch(), bytes: 0, put: HashSet::new(), rows: HashMap::new() }
+        Self {
+            store,
+            counters,
+            inner: store.engine.batch(),
+            bytes: 0,
+            frees: false,
+            put: HashSet::new(),
+            rows: HashMap::new(),
+        }
     }
 
     /// The store, as it was before this batch.
@@ -112,6 +122,7 @@ impl<'a> Batch<'a> {
         self.counters.blocks = self.counters.blocks.saturating_sub(1);
         self.counters.bytes = self.counters.bytes.saturating_sub(u64::from(size));
         self.remove(blocks, key);
+        self.frees = true;
         Ok(true)
     }
 
@@ -168,7 +179,7 @@ impl<'a> Batch<'a> {
         if self.inner.is_empty() {
             return Ok(before);
         }
-        self.store.engine.commit(self.inner, self.bytes)?;
+        self.store.engine.commit(self.inner, self.bytes, self.frees && self.put.is_empty())?;
         Ok(self.counters)
     }
 }

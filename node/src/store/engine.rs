@@ -183,9 +183,12 @@ impl Engine {
     }
 
     /// Writes a batch of about `bytes`; it can be read at once, and is durable after the next [`sync`](Self::sync).
-    pub(super) fn commit(&self, batch: OwnedWriteBatch, bytes: u64) -> Result<(), StoreError> {
+    /// One that `frees` space may use the reserve: on a full disk it is what the reserve is for.
+    pub(super) fn commit(&self, batch: OwnedWriteBatch, bytes: u64, frees: bool) -> Result<(), StoreError> {
         self.check_open()?;
-        self.check_space(bytes)?;
+        if !frees {
+            self.check_space(bytes)?;
+        }
         self.throttle()?;
         batch.commit().map_err(|error| self.fail(from_engine(error)))?;
         self.commits.wrote();

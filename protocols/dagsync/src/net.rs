@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,24 +32,25 @@ const HEAD: StreamProtocol = StreamProtocol::new(head::PROTOCOL);
 
 /// Waits before a stream that died without an answer is opened again. `libp2p_stream` hands streams over one at a time
 /// and drops those that come while one waits, so a healthy peer drops some of those that reach it at once.
-const REOPEN: [Duration; 4] =
-    [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(160), Duration::from_millis(640)];
+const REOPEN_MS: [u64; 6] = [10, 40, 160, 320, 640, 640];
 
 /// Fetches from peers. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     control: Control,
+    /// Counts the streams opened again: spreads those that died together.
+    reopened: Arc<AtomicU64>,
 }
 
 impl Client {
     /// A client that opens its streams with `control`.
     pub fn new(control: Control) -> Self {
-        Self { control }
+        Self { control, reopened: Arc::default() }
     }
 
     /// Asks `peer` for signed heads. Dials it where there is no connection. Cancel-safe.
     pub async fn heads(&self, peer: PeerId, query: &HeadQuery) -> Result<Vec<SignedHead>, HeadError> {
-        let mut waits = REOPEN.into_iter();
+        let mut waits = REOPEN_MS.into_iter();
         loop {
             let stream = match self.open(peer, HEAD).await {
                 Ok(stream) => stream,
@@ -54,7 +58,7 @@ impl Client {
                 Err(error) => return Err(HeadError::Unreachable(error.to_string())),
             };
             match (head::ask(stream, query, peer).await, waits.next()) {
-                (Err(HeadError::Frame(_)), Some(wait)) => Delay::new(wait).await,
+                (Err(HeadError::Frame(_)), Some(wait)) => self.pause(wait).await,
                 (answer, _) => return answer,
             }
         }
@@ -68,7 +72,7 @@ impl Client {
         peer: PeerId,
         mut fetch: Fetch<O>,
     ) -> (Option<Fetch<O>>, Result<(), FetchError>) {
-        let mut waits = REOPEN.into_iter();
+        let mut waits = REOPEN_MS.into_iter();
         loop {
             fetch = match transfer::segment(self.open(peer, SYNC), fetch).await {
                 (Some(fetch), Ok(Outcome::Complete)) => {
@@ -76,12 +80,12 @@ impl Client {
                     return (Some(fetch), result);
                 }
                 (Some(fetch), Ok(Outcome::Answered(_) | Outcome::Redirected)) => {
-                    waits = REOPEN.into_iter();
+                    waits = REOPEN_MS.into_iter();
                     fetch
                 }
                 (Some(fetch), Err(error @ FetchError::Stream(_))) if !fetch.has_answer() => match waits.next() {
                     Some(wait) => {
-                        Delay::new(wait).await;
+                        self.pause(wait).await;
                         fetch
                     }
                     None => return (Some(fetch), Err(error)),
@@ -95,6 +99,13 @@ impl Client {
     /// `peer` as a provider for a feed's sync.
     pub fn provider(&self, peer: PeerId) -> PeerProvider {
         PeerProvider { client: self.clone(), peer }
+    }
+
+    /// Waits about `wait_ms`; those that wait at once go on one after the other.
+    async fn pause(&self, wait_ms: u64) {
+        // 7 and 16 share no divisor, so sixteen in a row get sixteen different waits.
+        let step = self.reopened.fetch_add(1, Ordering::Relaxed).wrapping_mul(7) % 16;
+        Delay::new(Duration::from_millis(wait_ms + wait_ms * step / 16)).await;
     }
 
     async fn open(&self, peer: PeerId, protocol: StreamProtocol) -> Result<Stream, FetchError> {
