@@ -47,7 +47,7 @@ const MAX_SEALED_MEMTABLES: usize = 3;
 /// Writers wait while so many tables wait to be merged; the engine's own wait starts at 30.
 const MAX_LEVEL_0_TABLES: usize = 20;
 /// Threads that write out and merge. With two, one of them hands the merging back and forth to itself, without a pause,
-/// for as long as the other is busy (fjall 3.1, `worker_tick`): 10 % of the CPU time of a transfer on 2 cores.
+/// for as long as the other is busy (fjall 3.1, `worker_tick`).
 const WORKERS: usize = 1;
 /// How often a waiting writer looks again.
 const THROTTLE_STEP: Duration = Duration::from_millis(2);
