@@ -46,6 +46,9 @@ const BLOB_STALENESS: f32 = 0.25;
 const MAX_SEALED_MEMTABLES: usize = 3;
 /// Writers wait while so many tables wait to be merged; the engine's own wait starts at 30.
 const MAX_LEVEL_0_TABLES: usize = 20;
+/// Threads that write out and merge. With two, one of them hands the merging back and forth to itself, without a pause,
+/// for as long as the other is busy (fjall 3.1, `worker_tick`).
+const WORKERS: usize = 1;
 /// How often a waiting writer looks again.
 const THROTTLE_STEP: Duration = Duration::from_millis(2);
 
@@ -138,7 +141,7 @@ impl Engine {
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
             .journal_compression(CompressionType::None)
-            .worker_threads(2)
+            .worker_threads(WORKERS)
             .open()
             .map_err(failed)?;
         let meta = db.keyspace("meta", table).map_err(failed)?;

@@ -9,8 +9,8 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Longest prefix: nine bytes carry 63 bits (multiformats unsigned-varint).
 const MAX_PREFIX_BYTES: usize = 9;
-/// How much is asked of the stream at once: one yamux frame fits, and little is zeroed in vain.
-const READ_BYTES: usize = 32 * 1024;
+/// How much is asked of the stream at once: a few yamux frames of 16 KiB.
+const READ_BYTES: usize = 64 * 1024;
 
 /// Why a frame could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,8 @@ pub enum FrameError {
 #[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,
+    /// What is read lands here first: zeroed once, where the tail of the buffer would be zeroed for each read.
+    scratch: Box<[u8]>,
     buffer: BytesMut,
     max: usize,
 }
@@ -46,7 +48,9 @@ pub struct FrameReader<R> {
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A reader that takes frames of at most `max` bytes.
     pub fn new(stream: R, max: usize) -> Self {
-        Self { stream, buffer: BytesMut::new(), max }
+        // Never much more than a short frame takes.
+        let scratch = vec![0; READ_BYTES.min(max.saturating_add(MAX_PREFIX_BYTES))].into_boxed_slice();
+        Self { stream, scratch, buffer: BytesMut::new(), max }
     }
 
     /// The next frame; `None` where the stream ends between two frames.
@@ -81,28 +85,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn fill(&mut self) -> Result<usize, FrameError> {
-        // Reads straight into the tail of the buffer; on cancellation the tail is cut off again by `Tail`.
-        let start = self.buffer.len();
-        self.buffer.resize(start + READ_BYTES, 0);
-        let mut tail = Tail { buffer: &mut self.buffer, keep: start };
-        let read = match tail.buffer.get_mut(start..) {
-            Some(space) => self.stream.read(space).await?,
-            None => 0,
-        };
-        tail.keep = start + read;
+        let read = self.stream.read(&mut self.scratch).await?;
+        // Room for the rest of a frame that has begun: a long one is not moved again and again as it grows. The claim
+        // has been checked against the cap.
+        if let Ok(Some((len, prefix))) = decode_prefix(&self.buffer) {
+            self.buffer.reserve((prefix + len as usize).saturating_sub(self.buffer.len()).max(read));
+        }
+        self.buffer.extend_from_slice(self.scratch.get(..read).unwrap_or_default());
         Ok(read)
-    }
-}
-
-/// Cuts the buffer back to what was really read, also when the read is dropped half-way.
-struct Tail<'a> {
-    buffer: &'a mut BytesMut,
-    keep: usize,
-}
-
-impl Drop for Tail<'_> {
-    fn drop(&mut self) {
-        self.buffer.truncate(self.keep);
     }
 }
 

@@ -204,6 +204,8 @@ pub struct Fetch<O> {
     /// Visits whose block the provider did not hold.
     missing: Vec<(usize, Root)>,
     batch: Batch,
+    /// The batch before, on its way into the store.
+    storing: Option<Storing>,
     since_checkpoint: (usize, usize),
     /// How many blocks the running request asked for, and how many it has brought.
     budget: u64,
@@ -224,6 +226,15 @@ struct Batch {
     index: HashMap<Multihash<64>, Bytes>,
 }
 
+/// A batch that is being stored on a thread of its own, so that hashing and walking go on meanwhile.
+struct Storing {
+    /// What can be read though it is perhaps not in the store yet.
+    index: HashMap<Multihash<64>, Bytes>,
+    /// Where the walk stood with this batch, if it is made durable too.
+    checkpoint: Option<(Vec<(usize, Root)>, FetchStats)>,
+    stored: blocking::Task<Result<(), StoreError>>,
+}
+
 impl<O: Observer> Fetch<O> {
     /// A sync of `roots`, in order, or of a frontier that an earlier one saved: each root with the index it counts for.
     pub fn new(store: Arc<dyn Blockstore>, config: FetchConfig, roots: Vec<(usize, Root)>, observer: O) -> Self {
@@ -238,6 +249,7 @@ impl<O: Observer> Fetch<O> {
             current: None,
             missing: Vec::new(),
             batch: Batch::default(),
+            storing: None,
             since_checkpoint: (0, 0),
             budget: 0,
             received: 0,
@@ -320,20 +332,22 @@ impl<O: Observer> Fetch<O> {
 
     /// Whether something waits to be stored or made durable.
     pub fn is_dirty(&self) -> bool {
-        !self.batch.blocks.is_empty() || self.since_checkpoint.0 > 0
+        !self.batch.blocks.is_empty() || self.storing.is_some() || self.since_checkpoint.0 > 0
     }
 
     /// Stores what is waiting and saves where the walk stands. Called when the stream is quiet, and at each end.
     pub fn checkpoint(&mut self) -> Result<(), FetchError> {
-        self.flush()?;
-        if self.since_checkpoint.0 > 0 {
+        self.finish_storing()?;
+        let Batch { blocks, .. } = std::mem::take(&mut self.batch);
+        if !blocks.is_empty() {
+            self.store.put_many(&blocks)?;
+        }
+        if !blocks.is_empty() || self.since_checkpoint.0 > 0 {
             self.store.sync()?;
         }
         self.since_checkpoint = (0, 0);
-        let frontier = self.frontier();
-        let roots_done = frontier.iter().map(|(root, _)| *root).min().unwrap_or(usize::MAX);
-        let stats = self.stats;
-        Ok(self.observer.checkpoint(Checkpoint { roots_done, frontier: &frontier, stats })?)
+        let (frontier, stats) = (self.frontier(), self.stats);
+        self.tell_checkpoint(&frontier, stats)
     }
 
     /// The links still to walk, in order; those that a provider did not hold come first.
@@ -380,11 +394,7 @@ impl<O: Observer> Fetch<O> {
         self.batch.push(block.clone());
         self.hook(&visit, &block, true)?;
         if self.batch.blocks.len() >= limits::STORE_BATCH_BLOCKS || self.batch.bytes >= limits::STORE_BATCH_BYTES {
-            self.flush()?;
-        }
-        let (blocks, bytes) = self.since_checkpoint;
-        if blocks >= limits::CHECKPOINT_BLOCKS || bytes >= limits::CHECKPOINT_BYTES {
-            self.checkpoint()?;
+            self.store_batch()?;
         }
         Ok(())
     }
@@ -503,24 +513,58 @@ impl<O: Observer> Fetch<O> {
         }
     }
 
-    fn flush(&mut self) -> Result<(), FetchError> {
-        let Batch { blocks, bytes, .. } = std::mem::take(&mut self.batch);
-        if !blocks.is_empty() {
-            self.store.put_many(&blocks)?;
-            self.since_checkpoint = (self.since_checkpoint.0 + blocks.len(), self.since_checkpoint.1 + bytes);
+    /// Hands the batch to a thread that stores it, once the one before is stored; where a checkpoint is due, it is made
+    /// durable too, and the observer hears of it once it is.
+    fn store_batch(&mut self) -> Result<(), FetchError> {
+        self.finish_storing()?;
+        let Batch { blocks, bytes, index } = std::mem::take(&mut self.batch);
+        self.since_checkpoint.0 += blocks.len();
+        self.since_checkpoint.1 += bytes;
+        let (blocks_since, bytes_since) = self.since_checkpoint;
+        let due = blocks_since >= limits::CHECKPOINT_BLOCKS || bytes_since >= limits::CHECKPOINT_BYTES;
+        let checkpoint = due.then(|| (self.frontier(), self.stats));
+        if due {
+            self.since_checkpoint = (0, 0);
         }
+        let store = Arc::clone(&self.store);
+        let stored = blocking::unblock(move || {
+            store.put_many(&blocks)?;
+            if due { store.sync() } else { Ok(()) }
+        });
+        self.storing = Some(Storing { index, checkpoint, stored });
         Ok(())
     }
 
+    /// Waits for the batch that is being stored.
+    fn finish_storing(&mut self) -> Result<(), FetchError> {
+        let Some(Storing { checkpoint, stored, .. }) = self.storing.take() else { return Ok(()) };
+        futures::executor::block_on(stored)?;
+        match checkpoint {
+            Some((frontier, stats)) => self.tell_checkpoint(&frontier, stats),
+            None => Ok(()),
+        }
+    }
+
+    fn tell_checkpoint(&mut self, frontier: &[(usize, Root)], stats: FetchStats) -> Result<(), FetchError> {
+        let roots_done = frontier.iter().map(|(root, _)| *root).min().unwrap_or(usize::MAX);
+        Ok(self.observer.checkpoint(Checkpoint { roots_done, frontier, stats })?)
+    }
+
     fn load(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
-        match self.batch.index.get(cid.hash()) {
+        match self.underway(cid) {
             Some(data) => Ok(Some(Block::trusted(*cid, data.clone()))),
             None => self.store.block(cid),
         }
     }
 
     fn holds(&self, cid: &Cid) -> Result<bool, StoreError> {
-        Ok(self.batch.index.contains_key(cid.hash()) || self.store.has(cid)?)
+        Ok(self.underway(cid).is_some() || self.store.has(cid)?)
+    }
+
+    /// A block that is verified and perhaps not in the store yet.
+    fn underway(&self, cid: &Cid) -> Option<&Bytes> {
+        let storing = self.storing.as_ref().map(|storing| &storing.index);
+        [Some(&self.batch.index), storing].into_iter().flatten().find_map(|index| index.get(cid.hash()))
     }
 
     fn origin(&self, root: usize) -> usize {
