@@ -129,10 +129,11 @@ pub const MAX_DIRECT_ANNOUNCEMENTS_PER_PEER: usize = 4;
 
 // ---- dagsync ---------------------------------------------------------------------------------------------------
 
-/// Longest sync request: 1,024 roots with their held roots, 8 selectors, 1,024 stop links.
-pub const MAX_REQUEST_BYTES: usize = 256 * 1024;
-/// Most roots of one request. A longer frontier is walked in several requests, its front first.
-pub const MAX_REQUEST_ROOTS: usize = 1024;
+/// Longest sync request: as many roots with their held roots, selectors and stop links as may stand.
+pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
+/// Most roots of one request: the contents of so many entries come in one round trip. A longer frontier is walked in
+/// several requests, its front first.
+pub const MAX_REQUEST_ROOTS: usize = 8192;
 /// Most different selectors of one request.
 pub const MAX_REQUEST_SELECTORS: usize = 64;
 /// Most stop links of one request.

@@ -241,11 +241,11 @@ fn a_provider_that_lacks_the_held_tree_is_asked_again_without_it() {
     };
     let mut feed = Feed::new();
     let (old, old_inner) = version("old");
-    feed.append_content(*old.cid(), [&[old.clone()], &old_inner[..], &leaves[..]].concat());
+    feed.append_content(*old.cid(), [std::slice::from_ref(&old), &old_inner, &leaves].concat());
     let (store, journal) = (empty(), Memory::default());
     block_on(sync(&store, &journal, plan(&feed)).run(&Local::new(&feed.store))).expect("syncs");
     let (new, new_inner) = version("new");
-    feed.append_content(*new.cid(), [&[new.clone()], &new_inner[..]].concat());
+    feed.append_content(*new.cid(), [std::slice::from_ref(&new), &new_inner].concat());
     feed.store.remove(&old_inner.iter().chain([&old]).map(|block| *block.cid()).collect::<Vec<_>>()).expect("removes");
     let report = block_on(sync(&store, &journal, plan_from(&feed, 1)).run(&Local::new(&feed.store))).expect("syncs");
     assert!(report.stats.repeated > limits::MAX_REPEATED_BLOCKS, "{:?}", report.stats);
