@@ -26,7 +26,8 @@ impl LargeFile {
         let publisher = Running::fresh().await?;
         let path = publisher.home().join("large-file");
         write_noise(&path, bytes).context("writing the file to be published")?;
-        let request = AddRequest { path: path.clone(), hidden: false, chunk_bytes: Some(chunk_bytes) };
+        let request =
+            AddRequest { path: path.clone(), hidden: false, chunk_bytes: Some(chunk_bytes), content_defined: false };
         let added = publisher.node.add(request, ProgressSink::none()).await?;
         std::fs::remove_file(&path)?;
         publisher.publish(PublishRequest::new(Content::Cid(added.cid))).await?;

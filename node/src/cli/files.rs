@@ -26,6 +26,9 @@ pub(crate) enum Command {
         /// Size of a chunk, in bytes.
         #[arg(long, value_name = "BYTES")]
         chunk_bytes: Option<usize>,
+        /// Cuts where the content says so, so that an insertion changes few chunks.
+        #[arg(long, conflicts_with = "chunk_bytes")]
+        content_defined: bool,
     },
     /// Writes a file or folder to disk.
     Get {
@@ -61,8 +64,8 @@ pub(crate) enum Command {
 
 pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Command) -> Outcome {
     match command {
-        Command::Add { path, hidden, chunk_bytes } => {
-            let ask = AddRequest { path: existing(&path)?, hidden, chunk_bytes };
+        Command::Add { path, hidden, chunk_bytes, content_defined } => {
+            let ask = AddRequest { path: existing(&path)?, hidden, chunk_bytes, content_defined };
             let client = context.client()?;
             let added: Added = client.call_watched("add", &ask, &mut Bar::new(&context.output)).await?;
             for skipped in &added.skipped {

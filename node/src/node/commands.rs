@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dagmesh_announce::topic;
 use dagmesh_core::limits;
 use dagmesh_dag::Blockstore;
+use dagmesh_dag::unixfs::Chunker;
 use dagmesh_dagsync::follower::{FollowKey, Policy};
 use ipld_core::ipld::Ipld;
 use libp2p::multiaddr::Protocol;
@@ -122,7 +123,7 @@ impl Api for Node {
         let (content, added) = match request.content {
             Content::Cid(cid) => (cid, 0),
             Content::Path(path) => {
-                let imported = files::import(context, path, request.hidden, None, progress).await?;
+                let imported = files::import(context, path, request.hidden, Chunker::default(), progress).await?;
                 (imported.cid, imported.new_blocks)
             }
         };

@@ -40,7 +40,13 @@ const REPORT_EVERY: u64 = 1024;
 /// Imports a file or folder and pins it.
 pub(crate) async fn add(context: &Context, request: AddRequest, progress: ProgressSink) -> Result<Added, NodeError> {
     let _protection = context.store.protect();
-    let added = import(context, request.path, request.hidden, request.chunk_bytes, progress).await?;
+    let chunker = match (request.chunk_bytes, request.content_defined) {
+        (Some(_), true) => return Err(NodeError::usage("chunk_bytes and content_defined exclude each other")),
+        (Some(bytes), false) => unixfs::Chunker::Fixed(bytes),
+        (None, true) => unixfs::Chunker::content_defined(),
+        (None, false) => unixfs::Chunker::default(),
+    };
+    let added = import(context, request.path, request.hidden, chunker, progress).await?;
     let cid = added.cid;
     // Until it is published, nothing else refers to it.
     context.blocking(move |store| Ok(store.pin(&cid, &Pin::default())?)).await?;
@@ -52,16 +58,13 @@ pub(crate) async fn import(
     context: &Context,
     path: PathBuf,
     hidden: bool,
-    chunk_bytes: Option<usize>,
+    chunker: unixfs::Chunker,
     progress: ProgressSink,
 ) -> Result<Added, NodeError> {
     context
         .blocking(move |store| {
             let mut options = ImportOptions::default();
-            options.hidden = hidden;
-            if let Some(bytes) = chunk_bytes {
-                options.chunker = unixfs::Chunker::Fixed(bytes);
-            }
+            (options.hidden, options.chunker) = (hidden, chunker);
             let mut show = |done: unixfs::Progress<'_>| progress.send(moved(Phase::Importing, &done));
             let imported = unixfs::import(store, &path, &options, &mut show)?;
             let mut skipped = Vec::new();

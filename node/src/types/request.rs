@@ -31,6 +31,10 @@ pub struct AddRequest {
     /// Size of a chunk; the default where absent.
     #[serde(default)]
     pub chunk_bytes: Option<usize>,
+    /// Cuts where the content says so, not at fixed sizes: an insertion then changes few chunks. Their sizes lie about
+    /// the default; not together with `chunk_bytes`.
+    #[serde(default)]
+    pub content_defined: bool,
 }
 
 /// `get`: writes a file or folder to disk.

@@ -91,7 +91,7 @@ async fn a_store_that_holds_a_part_takes_the_rest_and_one_that_holds_all_fetches
     let (publisher, follower) = tokio::join!(Peer::start(), Peer::start());
     let source = publisher.path("source");
     make_folder(&source, 40, 4 << 20, 7);
-    let add = |path| AddRequest { path, hidden: true, chunk_bytes: None };
+    let add = |path| AddRequest { path, hidden: true, chunk_bytes: None, content_defined: false };
     let part = std::fs::read_dir(&source).expect("the folder").next().expect("an entry").expect("an entry").path();
     let held = follower.add(add(part), ProgressSink::none()).await.expect("added");
     assert!(held.blocks > 0);
