@@ -114,7 +114,7 @@ pub enum Event {
         #[serde(with = "text::one")]
         content: Cid,
     },
-    /// A publisher signed two heads with one sequence number. Neither is followed further without a person's word.
+    /// A publisher signed two heads with one sequence number. The one known first is kept; told once a number.
     Equivocation {
         /// Who.
         publisher: PeerId,
