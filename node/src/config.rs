@@ -156,8 +156,6 @@ pub struct SyncConfig {
     pub allow: Vec<PeerId>,
     /// Hands announcements that reached us directly on to the topic.
     pub republish: bool,
-    /// How long an explicit command waits for peers and answers, in seconds.
-    pub timeout_secs: u64,
 }
 
 impl Default for SyncConfig {
@@ -167,7 +165,6 @@ impl Default for SyncConfig {
             segment_blocks: limits::MAX_SEGMENT_BLOCKS,
             allow: Vec::new(),
             republish: true,
-            timeout_secs: 60,
         }
     }
 }
@@ -246,7 +243,6 @@ impl Config {
             ("swarm.max_connections_per_peer", u64::from(swarm.max_connections_per_peer)),
             ("sync.max_syncs", self.sync.max_syncs as u64),
             ("sync.segment_blocks", self.sync.segment_blocks),
-            ("sync.timeout_secs", self.sync.timeout_secs),
         ] {
             refuse(value == 0, format!("{key}: 0 would stop the node from doing anything; take at least 1"));
         }
