@@ -9,7 +9,7 @@ mod request;
 mod result;
 pub mod text;
 
-pub use event::Event;
+pub use event::{Event, Share};
 pub use mesh::*;
 pub use request::*;
 pub use result::*;

@@ -185,9 +185,14 @@ fn event_text(event: &Event) -> String {
                 if *stalled_ms >= 3000 { format!(", nothing for {} s", stalled_ms / 1000) } else { String::new() };
             format!("{publisher} {feed} {have_blocks}/{known_blocks} blocks, {}{stalled}", size(*bytes))
         }
-        Event::SyncFinished { publisher, feed, head, count: entries, blocks, bytes, duration_ms } => {
+        Event::SyncFinished { publisher, feed, head, count: entries, blocks, bytes, duration_ms, from } => {
             let (blocks, bytes) = (count(*blocks, "block"), size(*bytes));
-            format!("{publisher} {feed} {head}: {entries} new, {blocks}, {bytes}, {duration_ms} ms")
+            let shares = from.iter().map(|share| format!("{} from {}", size(share.bytes), share.peer_id));
+            let from = match shares.collect::<Vec<_>>() {
+                shares if shares.len() > 1 => format!(": {}", shares.join(", ")),
+                _ => String::new(),
+            };
+            format!("{publisher} {feed} {head}: {entries} new, {blocks}, {bytes}, {duration_ms} ms{from}")
         }
         Event::SyncFailed { publisher, feed, reason, retry_in_ms, .. } => {
             let next = retry_in_ms.map_or("not tried again by itself".into(), |ms| format!("next try in {ms} ms"));

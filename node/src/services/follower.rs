@@ -8,10 +8,10 @@ use dagmesh_core::limits;
 use dagmesh_dag::{FeedName, SignedHead, StoreError};
 use dagmesh_dagsync::{
     FetchError,
-    feed_sync::{FeedSync, Plan},
+    feed_sync::{Failed, FeedSync, Plan, Report},
     follower::{
-        Config, Effect, Event as Said, FailureKind, FollowKey, Follower as Machine, Input, Latest, Policy, StartSync,
-        State, Status, Summary, SyncId,
+        Config, Effect, Event as Said, FailureKind, FollowKey, Follower as Machine, Input, Latest, Policy, Share,
+        StartSync, State, Status, Summary, SyncId,
     },
     head::HeadQuery,
 };
@@ -25,14 +25,14 @@ use super::{
     announcer::HeadAnnouncer,
     driven::Driven,
     journal::{self, FollowJournal, Gauge},
-    syncer, unix_ms,
+    rendezvous, syncer, unix_ms,
 };
 use crate::{
     api::ProgressSink,
     error::{ErrorKind, NodeError},
     store::{FollowPolicy, FollowRecord},
     swarm::MeshEvent,
-    types::{Event, Follow, FollowState},
+    types::{self, Event, Follow, FollowState},
 };
 
 /// Addresses kept of a followed publisher.
@@ -45,6 +45,8 @@ pub(crate) struct Follower {
     announcer: HeadAnnouncer,
     machine: Driven<Machine>,
     running: Arc<Mutex<HashMap<SyncId, CancellationToken>>>,
+    /// The keys of the heads that this node provides in the DHT.
+    provided: Arc<Mutex<HashMap<FollowKey, Vec<u8>>>>,
     /// Counts every change of any follow's state.
     changes: Arc<watch::Sender<u64>>,
     segment: Option<u64>,
@@ -65,6 +67,7 @@ impl Follower {
             announcer,
             machine: Driven::new(Machine::new(config)),
             running: Arc::default(),
+            provided: Arc::default(),
             changes: Arc::new(watch::Sender::new(0)),
             segment,
         };
@@ -117,7 +120,9 @@ impl Follower {
             })
             .await?;
         for feed in &removed {
-            self.machine.input(Input::Unfollow(FollowKey { publisher, feed: feed.clone() }));
+            let key = FollowKey { publisher, feed: feed.clone() };
+            rendezvous::withdraw(&self.context, &key, self.provided.lock().remove(&key));
+            self.machine.input(Input::Unfollow(key));
         }
         if left == 0 {
             self.context.swarm.unprotect(publisher).await?;
@@ -215,6 +220,9 @@ impl Follower {
         let head = record.head();
         if let Some(head) = &head {
             self.context.validator.lock().learn(head);
+            if record.latest == Some(*head.head()) {
+                self.provide(head);
+            }
         }
         self.machine.input(Input::Follow {
             key,
@@ -287,7 +295,14 @@ impl Follower {
                 });
             }),
             Effect::FindPeer { call, key } => self.context.spawn(async move {
-                this.machine.input(match this.context.swarm.find_peer(key.publisher).await {
+                let (found, heads) = tokio::join!(
+                    this.context.swarm.find_peer(key.publisher),
+                    rendezvous::ask_around(&this.context, &key)
+                );
+                for head in heads {
+                    this.machine.input(Input::Announced(Box::new(head)));
+                }
+                this.machine.input(match found {
                     Ok(addrs) if !addrs.is_empty() => Input::PeerFound(call),
                     Ok(_) => Input::PeerNotFound { call, reason: "the DHT names no address of it".to_owned() },
                     Err(error) => Input::PeerNotFound { call, reason: error.to_string() },
@@ -316,7 +331,7 @@ impl Follower {
         }
     }
 
-    /// Runs one sync, with one provider after another; what it gives back ends it.
+    /// Runs one sync; what it gives back ends it.
     async fn sync(&self, start: StartSync) -> Input {
         let StartSync { id, key, head, latest, policy, providers, .. } = start;
         self.recall_addrs(&key).await;
@@ -353,35 +368,26 @@ impl Follower {
             protection: Mutex::new(self.context.store.protect()),
         };
         let mut sync = FeedSync::new(self.context.store.clone(), journal, self.context.hook.clone(), plan);
-        let mut last = None;
-        for provider in providers {
-            match sync.run(&self.context.client.provider(provider)).await {
-                Ok(report) => {
-                    self.in_sync(&head);
-                    let (entries, stats) = (report.entries, report.stats);
-                    let summary = Summary { entries, blocks: stats.blocks, bytes: stats.bytes };
-                    return Input::SyncFinished { id, summary };
-                }
-                Err(error) => {
-                    tracing::debug!(%key, %provider, %error, "a provider could not finish a sync");
-                    let kind = kind(&error);
-                    let reason = syncer::failed(provider, &error).to_string();
-                    let fatal = error.is_fatal();
-                    if !fatal {
-                        self.machine.input(Input::ProviderFailed { id, provider, bad: error.is_bad_peer() });
-                    }
-                    last = Some((provider, reason, kind));
-                    if fatal {
-                        break;
-                    }
-                }
+        let peers: Vec<_> = providers.iter().map(|peer| self.context.client.provider(*peer)).collect();
+        let mut on_failure = |index: usize, error: &FetchError| {
+            let Some(provider) = providers.get(index).copied() else { return };
+            tracing::debug!(%key, %provider, %error, "a provider could not do its part of a sync");
+            self.machine.input(Input::ProviderFailed { id, provider, bad: error.is_bad_peer() });
+        };
+        match sync.run_with(&peers, &mut on_failure).await {
+            Ok(report) => {
+                self.in_sync(&head);
+                Input::SyncFinished { id, summary: summary(&report, &providers) }
+            }
+            Err(Failed { provider, error }) => {
+                let provider = provider.and_then(|index| providers.get(index)).copied();
+                let reason = match provider {
+                    Some(provider) => syncer::failed(provider, &error).to_string(),
+                    None => error.to_string(),
+                };
+                Input::SyncFailed { id, provider, reason, kind: kind(&error) }
             }
         }
-        let (provider, reason, kind) = match last {
-            Some((provider, reason, kind)) => (Some(provider), reason, kind),
-            None => (None, "nobody is known who has it".to_owned(), FailureKind::Retryable),
-        };
-        Input::SyncFailed { id, provider, reason, kind }
     }
 
     /// Keeps the head that is being synced, so that a restart knows it, and gives back where an earlier sync stood.
@@ -404,15 +410,18 @@ impl Follower {
 
     /// Tells the world that this node has the head too, and the publisher that it arrived.
     fn in_sync(&self, head: &SignedHead) {
+        self.provide(head);
         let (this, head) = (self.clone(), head.clone());
         self.context.spawn(async move {
-            if let Err(error) = this.context.swarm.provide(head.head().hash().to_bytes()).await {
-                tracing::debug!(%error, "the followed head is not provided in the DHT");
-            }
             if let Err(error) = this.announcer.tell(head.publisher(), &head).await {
                 tracing::debug!(%error, "the publisher was not told that its head arrived");
             }
         });
+    }
+
+    fn provide(&self, head: &SignedHead) {
+        let before = self.provided.lock().insert(FollowKey::of(head), rendezvous::head_key(head));
+        rendezvous::provide(&self.context, head, before);
     }
 
     fn tell(&self, event: Said) {
@@ -440,6 +449,7 @@ impl Follower {
                 blocks: summary.blocks,
                 bytes: summary.bytes,
                 duration_ms: took.as_millis() as u64,
+                from: summary.from.iter().map(shown_share).collect(),
             },
             Said::SyncFailed { key, head, reason, retry_in, .. } => Event::SyncFailed {
                 publisher: key.publisher,
@@ -474,6 +484,17 @@ fn remember(known: &mut Vec<Multiaddr>, new: Vec<Multiaddr>) {
         known.insert(0, addr);
     }
     known.truncate(MAX_KEPT_ADDRS);
+}
+
+fn summary(report: &Report, providers: &[PeerId]) -> Summary {
+    let shares = report.shares.iter().zip(providers).filter(|(share, _)| share.blocks > 0);
+    let from = shares.map(|(share, peer)| Share { provider: *peer, blocks: share.blocks, bytes: share.bytes });
+    let stats = report.stats;
+    Summary { entries: report.entries, blocks: stats.blocks, bytes: stats.bytes, from: from.collect() }
+}
+
+fn shown_share(share: &Share) -> types::Share {
+    types::Share { peer_id: share.provider, blocks: share.blocks, bytes: share.bytes }
 }
 
 fn kind(error: &FetchError) -> FailureKind {

@@ -10,6 +10,7 @@ pub(crate) mod follower;
 pub(crate) mod journal;
 pub(crate) mod outbox;
 pub(crate) mod publisher;
+pub(crate) mod rendezvous;
 pub(crate) mod syncer;
 
 use std::{

@@ -11,7 +11,7 @@ use ipld_core::ipld::Ipld;
 use libp2p::PeerId;
 use parking_lot::Mutex;
 
-use super::{Context, announcer::HeadAnnouncer, unix_ms};
+use super::{Context, announcer::HeadAnnouncer, rendezvous, unix_ms};
 use crate::{
     error::{ErrorKind, NodeError},
     types::{Event, FeedStatus},
@@ -138,18 +138,8 @@ impl Publisher {
 
     /// Provides the new head in Kademlia, and the one before it no longer.
     fn provide(&self, head: &SignedHead, before: Option<&SignedHead>) {
-        let key = |head: &SignedHead| head.head().hash().to_bytes();
-        let (new, old) = (key(head), before.map(key));
         self.seen(head, |_| {});
-        let swarm = self.context.swarm.clone();
-        self.context.spawn(async move {
-            if let Some(old) = old {
-                let _ = swarm.stop_providing(old).await;
-            }
-            if let Err(error) = swarm.provide(new).await {
-                tracing::debug!(%error, "the head is not provided in the DHT yet");
-            }
-        });
+        rendezvous::provide(&self.context, head, before.map(rendezvous::head_key));
     }
 
     fn seen(&self, head: &SignedHead, change: impl FnOnce(&mut Seen)) {

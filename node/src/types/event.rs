@@ -7,6 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use super::text;
 
+/// What one peer brought of a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Who.
+    pub peer_id: PeerId,
+    /// Blocks.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// Something happened. In JSON an object whose `event` names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -84,6 +95,9 @@ pub enum Event {
         bytes: u64,
         /// How long it took.
         duration_ms: u64,
+        /// Who brought any of them, and how much; several where it was fetched from several at once.
+        #[serde(default)]
+        from: Vec<Share>,
     },
     /// A sync failed.
     SyncFailed {

@@ -177,8 +177,13 @@ pub const CHECKPOINT_BLOCKS: usize = 16_384;
 pub const MAX_FOLLOWS: usize = 4096;
 /// Syncs that run at once (storetheindex: 32; two cores are busy with 8).
 pub const MAX_SYNCS: usize = 8;
-/// Most providers tried for one sync.
+/// Most providers of one sync.
 pub const MAX_PROVIDERS: usize = 16;
+/// How long one provider works alone, in milliseconds, before others join in: most syncs are over by then.
+pub const PARALLEL_AFTER_MS: u64 = 300;
+/// A provider that brings no block for so long, in milliseconds, is relieved by one that has nothing to do: longer than
+/// a healthy line or disk hesitates, shorter than the time-out of a lone provider.
+pub const STALL_MS: u64 = 5000;
 /// Look-ups of the follower that run at once: questions for a head, searches for a peer or for providers.
 pub const MAX_LOOKUPS: usize = 32;
 /// How long the follower waits for a look-up's answer, in seconds, before it counts as failed: longer than any that

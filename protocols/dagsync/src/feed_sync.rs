@@ -1,7 +1,7 @@
 //! Syncing one feed, in two phases: its chain of small entries from the head to the latest synced one, then each
 //! entry's content, oldest first. `latest` moves entry by entry, and is never ahead of what is on disk.
 //!
-//! [`FeedSync`] goes on with one provider after another, and after a restart from what its [`Journal`] saved.
+//! [`FeedSync`] shares the work among its providers, and goes on after a restart from what its [`Journal`] saved.
 
 use std::{
     future::Future,
@@ -10,13 +10,12 @@ use std::{
 
 use cid::Cid;
 use dagmesh_core::limits;
-use dagmesh_dag::{
-    Block, Blockstore, Entry, StoreError,
-    selector::Selector,
-    walk::{Root, Visit},
-};
+use dagmesh_dag::{Block, Blockstore, Entry, StoreError, selector::Selector, walk::Root};
 
-use crate::client::{Checkpoint, Fetch, FetchConfig, FetchError, FetchStats, Flow, Observer};
+use crate::{
+    client::{Checkpoint, Fetch, FetchConfig, FetchError, FetchStats, Flow, Observer},
+    pool::{self, Crew, Job, OnCheckpoint},
+};
 
 /// An entry by its place in the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +88,12 @@ impl<F: Fn(&Block, bool) -> Flow + Send + Sync + 'static> BlockHook for F {
 }
 
 /// One peer to fetch from.
-pub trait Provider: Sync {
+pub trait Provider: Send + Sync {
+    /// Sees to it that the peer can be reached, before it is given a part of the work.
+    fn ready(&self) -> impl Future<Output = Result<(), FetchError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Drives the fetch with this peer, as far as the peer can; gives it back.
     fn sync<O: Observer>(
         &self,
@@ -119,12 +123,31 @@ pub struct Plan {
 }
 
 /// What a finished sync has done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// What was moved, over all providers.
     pub stats: FetchStats,
     /// Entries that are new.
     pub entries: u64,
+    /// What each provider moved, in the order in which they were given.
+    pub shares: Vec<FetchStats>,
+}
+
+/// Why a sync did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// At which of the providers it failed last, if at any.
+    pub provider: Option<usize>,
+    /// Why.
+    #[source]
+    pub error: FetchError,
+}
+
+impl From<FetchError> for Failed {
+    fn from(error: FetchError) -> Self {
+        Self { provider: None, error }
+    }
 }
 
 /// One sync of one feed.
@@ -135,9 +158,13 @@ pub struct FeedSync<J> {
     plan: Plan,
     /// The entries to sync, newest first, once the chain is whole.
     entries: Option<Vec<Cid>>,
-    /// Whether trees that are held are named to the provider. Not to one that lacks them: it would send all that the
-    /// walk beside them passes over.
-    prune: bool,
+}
+
+/// Who takes part in a run, and who hears of those that fail.
+struct Hands<'a, P> {
+    providers: &'a [P],
+    crew: Crew,
+    on_failure: &'a mut (dyn FnMut(usize, &FetchError) + Send),
 }
 
 struct Shared<J> {
@@ -153,31 +180,41 @@ impl<J: Journal> FeedSync<J> {
     pub fn new(store: Arc<dyn Blockstore>, journal: J, hook: Option<Arc<dyn BlockHook>>, mut plan: Plan) -> Self {
         let saved = Mutex::new(plan.saved.take());
         let shared = Shared { journal, saved, latest: Mutex::new(plan.latest), moved: Mutex::default() };
-        Self { store, shared: Arc::new(shared), hook, plan, entries: None, prune: true }
+        Self { store, shared: Arc::new(shared), hook, plan, entries: None }
     }
 
     /// Goes on with `provider` until all is synced, or the provider can do no more; then call it with another one.
     pub async fn run<P: Provider>(&mut self, provider: &P) -> Result<Report, FetchError> {
+        let providers = std::slice::from_ref(provider);
+        self.run_with(providers, &mut |_, _| {}).await.map_err(|failed| failed.error)
+    }
+
+    /// Goes on with these providers, the likeliest first, until all is synced, or none of them can do more.
+    ///
+    /// The chain comes from one at a time; so does everything where a hook wants the blocks in walk order. What takes
+    /// longer than a moment is shared: each fetches a part, and takes over from those that are slow, that withhold
+    /// blocks, or that fail. `on_failure` hears of each of those, and why, while others go on.
+    ///
+    /// Cancel-safe: what came is kept, and the journal knows where it stands.
+    pub async fn run_with<P: Provider>(
+        &mut self,
+        providers: &[P],
+        on_failure: &mut (dyn FnMut(usize, &FetchError) + Send),
+    ) -> Result<Report, Failed> {
+        let mut hands = Hands { providers, crew: Crew::new(providers.len()), on_failure };
         if self.entries.is_none() {
-            self.chain(provider).await?;
+            self.chain(&mut hands).await?;
             self.entries = Some(self.list().await?);
         }
         let entries = self.entries.clone().unwrap_or_default();
-        self.prune = true;
-        match self.contents(provider, &entries).await {
-            Err(FetchError::Repeated(_)) => {
-                self.prune = false;
-                self.contents(provider, &entries).await?;
-            }
-            result => result?,
-        }
+        self.contents(&mut hands, &entries).await?;
         let shared = Arc::clone(&self.shared);
-        blocking::unblock(move || shared.set(None)).await?;
-        Ok(Report { stats: self.shared.moved(), entries: entries.len() as u64 })
+        blocking::unblock(move || shared.set(None)).await.map_err(FetchError::from)?;
+        Ok(Report { stats: self.shared.moved(), entries: entries.len() as u64, shares: hands.crew.shares() })
     }
 
     /// Phase one: the entries from the head down to the stop link.
-    async fn chain<P: Provider>(&mut self, provider: &P) -> Result<(), FetchError> {
+    async fn chain<P: Provider>(&mut self, hands: &mut Hands<'_, P>) -> Result<(), Failed> {
         let saved = self.shared.saved().filter(|saved| saved.phase == Phase::Chain && saved.head == self.plan.head);
         let roots = saved.map(|saved| saved.frontier).unwrap_or_else(|| {
             let selector = Selector::chain(Entry::CHAIN_FIELD, self.limit(), None);
@@ -185,14 +222,16 @@ impl<J: Journal> FeedSync<J> {
         });
         // A content phase that was cut short by this newer head keeps what it saved until its turn comes again.
         let keep_saved = matches!(self.shared.saved(), Some(Saved { phase: Phase::Content { .. }, .. }));
-        let observer = ChainObserver {
-            shared: Arc::clone(&self.shared),
-            hook: self.hook.clone(),
-            head: self.plan.head,
-            save: !keep_saved,
+        let (shared, head) = (Arc::clone(&self.shared), self.plan.head);
+        let on_checkpoint = move |checkpoint: Checkpoint<'_>| {
+            shared.progress(Phase::Chain, &checkpoint);
+            if keep_saved {
+                return Ok(());
+            }
+            shared.set(Some(Saved { head, phase: Phase::Chain, frontier: checkpoint.frontier.to_vec() }))
         };
         let stop = self.plan.latest.iter().map(|(cid, _)| *cid).collect();
-        self.fetch(provider, FetchConfig { stop, segment: self.plan.segment }, roots, observer).await
+        self.fetch(hands, stop, roots, Box::new(on_checkpoint)).await
     }
 
     /// How many entries the chain may have at the most.
@@ -213,7 +252,7 @@ impl<J: Journal> FeedSync<J> {
     }
 
     /// Phase two: what the entries carry, oldest first, many entries a request.
-    async fn contents<P: Provider>(&mut self, provider: &P, entries: &[Cid]) -> Result<(), FetchError> {
+    async fn contents<P: Provider>(&mut self, hands: &mut Hands<'_, P>, entries: &[Cid]) -> Result<(), Failed> {
         let total = entries.len() as u64;
         let without_content = total - self.plan.keep.unwrap_or(total).min(total);
         let mut oldest_first = entries.iter().rev().copied().enumerate();
@@ -224,34 +263,32 @@ impl<J: Journal> FeedSync<J> {
             }
             let (store, shared) = (Arc::clone(&self.store), Arc::clone(&self.shared));
             let prepared = blocking::unblock(move || prepare(store.as_ref(), &shared, batch, without_content)).await?;
-            let Some(mut batch) = prepared else { continue };
-            if !self.prune {
-                batch.roots.iter_mut().for_each(|(_, root)| root.held = None);
-            }
-            let observer = ContentObserver {
-                shared: Arc::clone(&self.shared),
-                hook: self.hook.clone(),
-                head: self.plan.head,
-                upto: batch.entries.last().map_or(0, |entry| entry.seq),
-                entries: batch.entries,
+            let Some(ContentBatch { mut entries, roots }) = prepared else { continue };
+            let (shared, head) = (Arc::clone(&self.shared), self.plan.head);
+            let phase = Phase::Content { upto: entries.last().map_or(0, |entry| entry.seq) };
+            let on_checkpoint = move |checkpoint: Checkpoint<'_>| {
+                shared.progress(phase, &checkpoint);
+                let done = entries.partition_point(|entry| (entry.seq as usize) < checkpoint.roots_done);
+                let whole: Vec<_> = entries.drain(..done).collect();
+                let saved = Saved { head, phase, frontier: checkpoint.frontier.to_vec() };
+                if whole.is_empty() { shared.set(Some(saved)) } else { shared.move_latest(&whole, Some(saved)) }
             };
-            let config = FetchConfig { stop: Vec::new(), segment: self.plan.segment };
-            self.fetch(provider, config, batch.roots, observer).await?;
+            self.fetch(hands, Vec::new(), roots, Box::new(on_checkpoint)).await?;
         }
     }
 
-    async fn fetch<P: Provider, O: Observer>(
+    async fn fetch<P: Provider>(
         &mut self,
-        provider: &P,
-        config: FetchConfig,
+        hands: &mut Hands<'_, P>,
+        stop: Vec<Cid>,
         roots: Vec<(usize, Root)>,
-        observer: O,
-    ) -> Result<(), FetchError> {
-        let fetch = Fetch::new(Arc::clone(&self.store), config, roots, observer);
-        let (fetch, result) = provider.sync(fetch).await;
-        if let Some(fetch) = fetch {
-            *self.shared.moved.lock().unwrap_or_else(PoisonError::into_inner) += fetch.stats();
-        }
+        on_checkpoint: OnCheckpoint,
+    ) -> Result<(), Failed> {
+        let config = FetchConfig { stop, segment: self.plan.segment };
+        let (store, hook) = (Arc::clone(&self.store), self.hook.clone());
+        let job = Job { store, config, roots, hook, on_checkpoint };
+        let (moved, result) = pool::run(hands.providers, &mut hands.crew, job, hands.on_failure).await;
+        *self.shared.moved.lock().unwrap_or_else(PoisonError::into_inner) += moved;
         result
     }
 }
@@ -383,58 +420,5 @@ impl<J: Journal> Shared<J> {
         }
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
         Ok(())
-    }
-}
-
-struct ChainObserver<J> {
-    shared: Arc<Shared<J>>,
-    hook: Option<Arc<dyn BlockHook>>,
-    head: Cid,
-    save: bool,
-}
-
-impl<J: Journal> Observer for ChainObserver<J> {
-    fn block(&mut self, _: usize, _: &Visit, block: &Block, received: bool) -> Flow {
-        self.hook.as_ref().map_or(Flow::Continue, |hook| hook.block(block, received))
-    }
-
-    fn wants_held(&self) -> bool {
-        self.hook.is_some()
-    }
-
-    fn checkpoint(&mut self, checkpoint: Checkpoint<'_>) -> Result<(), StoreError> {
-        self.shared.progress(Phase::Chain, &checkpoint);
-        if !self.save {
-            return Ok(());
-        }
-        self.shared.set(Some(Saved { head: self.head, phase: Phase::Chain, frontier: checkpoint.frontier.to_vec() }))
-    }
-}
-
-struct ContentObserver<J> {
-    shared: Arc<Shared<J>>,
-    hook: Option<Arc<dyn BlockHook>>,
-    head: Cid,
-    upto: u64,
-    /// Those whose content is not whole yet, oldest first.
-    entries: Vec<EntryRef>,
-}
-
-impl<J: Journal> Observer for ContentObserver<J> {
-    fn block(&mut self, _: usize, _: &Visit, block: &Block, received: bool) -> Flow {
-        self.hook.as_ref().map_or(Flow::Continue, |hook| hook.block(block, received))
-    }
-
-    fn wants_held(&self) -> bool {
-        self.hook.is_some()
-    }
-
-    fn checkpoint(&mut self, checkpoint: Checkpoint<'_>) -> Result<(), StoreError> {
-        let phase = Phase::Content { upto: self.upto };
-        self.shared.progress(phase, &checkpoint);
-        let done = self.entries.partition_point(|entry| (entry.seq as usize) < checkpoint.roots_done);
-        let whole: Vec<_> = self.entries.drain(..done).collect();
-        let saved = Saved { head: self.head, phase, frontier: checkpoint.frontier.to_vec() };
-        if whole.is_empty() { self.shared.set(Some(saved)) } else { self.shared.move_latest(&whole, Some(saved)) }
     }
 }

@@ -19,6 +19,7 @@ pub mod head;
 pub mod message;
 #[cfg(feature = "net")]
 pub mod net;
+mod pool;
 pub mod rate;
 pub mod server;
 pub mod transfer;

@@ -79,7 +79,7 @@ impl Client {
                     let result = if fetch.first_missing().is_some() { Err(fetch.missing_error()) } else { Ok(()) };
                     return (Some(fetch), result);
                 }
-                (Some(fetch), Ok(Outcome::Answered(_) | Outcome::Redirected)) => {
+                (Some(fetch), Ok(Outcome::Answered(_) | Outcome::Enough)) => {
                     waits = REOPEN_MS.into_iter();
                     fetch
                 }
@@ -129,6 +129,10 @@ pub struct PeerProvider {
 }
 
 impl Provider for PeerProvider {
+    async fn ready(&self) -> Result<(), FetchError> {
+        self.client.open(self.peer, SYNC).await.map(drop)
+    }
+
     async fn sync<O: Observer>(&self, fetch: Fetch<O>) -> (Option<Fetch<O>>, Result<(), FetchError>) {
         self.client.sync(self.peer, fetch).await
     }

@@ -37,8 +37,8 @@ pub enum Outcome {
     Complete,
     /// The request was answered; the next one may follow.
     Answered(End),
-    /// A hook sent the walk elsewhere; make the next request on a new stream.
-    Redirected,
+    /// The rest of the answer is of no use; make the next request on a new stream.
+    Enough,
 }
 
 enum Work {
@@ -175,20 +175,21 @@ fn work<O: Observer>(
     while let Ok(work) = receiver.recv_blocking() {
         let frames = match work {
             Work::Frames(frames) => frames,
-            Work::Tick if fetch.is_dirty() => {
-                fetch.checkpoint()?;
-                continue;
+            Work::Tick => {
+                if fetch.is_dirty() {
+                    fetch.checkpoint()?;
+                }
+                Vec::new()
             }
-            Work::Tick => continue,
         };
         for frame in frames {
             let step = Frame::decode(frame).map_err(FetchError::from).and_then(|frame| fetch.on_frame(frame));
             match step {
                 Ok(Step::More) => {}
                 Ok(Step::End(end)) => return Ok(Some(Outcome::Answered(end))),
-                Ok(Step::Redirected) => {
+                Ok(Step::Enough) => {
                     fetch.checkpoint()?;
-                    return Ok(Some(Outcome::Redirected));
+                    return Ok(Some(Outcome::Enough));
                 }
                 Err(error) => {
                     // What came before was verified: it is kept.
@@ -199,6 +200,7 @@ fn work<O: Observer>(
                 }
             }
         }
+        fetch.share()?;
     }
     fetch.checkpoint()?;
     Ok(None)

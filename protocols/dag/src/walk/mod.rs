@@ -245,6 +245,16 @@ impl Walk {
         entries
     }
 
+    /// Gives up the last half of the links that wait, and returns them as [`frontier_entries`](Self::frontier_entries)
+    /// does: the walk ends before them, and one over them goes on there.
+    pub fn split_off(&mut self) -> Vec<FrontierEntry> {
+        // The last in order stand first on the stack.
+        let kept = self.stack.split_off(self.stack.len() / 2);
+        let given = self.frontier_entries();
+        self.stack = kept;
+        given
+    }
+
     /// How many visits there were, inline content included.
     pub fn visits(&self) -> usize {
         self.visits

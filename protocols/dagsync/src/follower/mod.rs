@@ -36,8 +36,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 pub use self::types::{
-    CallId, Config, Effect, Event, FailureKind, FollowKey, Input, Latest, Policy, StartSync, State, Status, Summary,
-    SyncId,
+    CallId, Config, Effect, Event, FailureKind, FollowKey, Input, Latest, Policy, Share, StartSync, State, Status,
+    Summary, SyncId,
 };
 use self::{
     follow::{Ask, Follow, Work},

@@ -238,11 +238,24 @@ pub enum FailureKind {
 }
 
 /// What a sync moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
     /// Entries that are new.
     pub entries: u64,
     /// Blocks that travelled.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Who brought any of them.
+    pub from: Vec<Share>,
+}
+
+/// What one provider brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Who.
+    pub provider: PeerId,
+    /// Blocks.
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,

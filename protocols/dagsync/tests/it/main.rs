@@ -1,5 +1,6 @@
 //! Syncs between stores, over pipes in memory: what must happen, and what must not.
 
 mod hostile;
+mod providers;
 mod support;
 mod sync;

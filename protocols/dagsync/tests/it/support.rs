@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use cid::Cid;
@@ -19,7 +20,8 @@ use dagmesh_dagsync::{
     server::{ServeBudget, serve},
     transfer::{Outcome, segment},
 };
-use futures::{AsyncRead, AsyncWrite, channel::oneshot, future};
+use futures::{AsyncRead, AsyncWrite, Future, channel::oneshot, future};
+use futures_timer::Delay;
 use ipld_core::ipld::Ipld;
 
 /// A block that links to `links` and says `text`.
@@ -79,11 +81,16 @@ pub(crate) struct Duplex {
     writer: piper::Writer,
     /// After so many bytes read the connection breaks.
     left: u64,
+    /// After so many bytes read nothing comes any more.
+    silent: u64,
+    /// Waits so long before each read.
+    pace: Option<(Duration, Delay)>,
 }
 
 pub(crate) fn duplex(left: u64) -> (Duplex, Duplex) {
     let ((ar, aw), (br, bw)) = (piper::pipe(64 * 1024), piper::pipe(64 * 1024));
-    (Duplex { reader: ar, writer: bw, left }, Duplex { reader: br, writer: aw, left: u64::MAX })
+    let end = |reader, writer, left| Duplex { reader, writer, left, silent: u64::MAX, pace: None };
+    (end(ar, bw, left), end(br, aw, u64::MAX))
 }
 
 impl AsyncRead for Duplex {
@@ -91,9 +98,19 @@ impl AsyncRead for Duplex {
         if self.left == 0 {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        let max = buf.len().min(self.left.try_into().unwrap_or(usize::MAX));
+        if self.silent == 0 {
+            return Poll::Pending;
+        }
+        if let Some((_, delay)) = &mut self.pace {
+            futures::ready!(Pin::new(delay).poll(cx));
+        }
+        let max = buf.len().min(self.left.min(self.silent).try_into().unwrap_or(usize::MAX));
         let read = futures::ready!(Pin::new(&mut self.reader).poll_read(cx, buf.split_at_mut(max).0))?;
         self.left -= read as u64;
+        self.silent -= read as u64;
+        if let Some((wait, delay)) = &mut self.pace {
+            delay.reset(*wait);
+        }
         Poll::Ready(Ok(read))
     }
 }
@@ -116,18 +133,35 @@ pub(crate) struct Local {
     /// Bytes until the connection breaks, over all requests.
     pub(crate) cut_after: AtomicU64,
     pub(crate) requests: AtomicU64,
+    /// Waits so long before each read of at most 64 KiB.
+    pub(crate) pace: Option<Duration>,
+    /// Bytes of each answer until nothing comes any more.
+    pub(crate) silent_after: u64,
 }
 
 impl Local {
     pub(crate) fn new(store: &Arc<MemoryBlockstore>) -> Self {
-        Self { store: Arc::clone(store), cut_after: AtomicU64::new(u64::MAX), requests: AtomicU64::new(0) }
+        Self {
+            store: Arc::clone(store),
+            cut_after: AtomicU64::new(u64::MAX),
+            requests: AtomicU64::new(0),
+            pace: None,
+            silent_after: u64::MAX,
+        }
+    }
+
+    /// One that sends at most 64 KiB in each of these times.
+    pub(crate) fn paced(store: &Arc<MemoryBlockstore>, pace: Duration) -> Self {
+        Self { pace: Some(pace), ..Self::new(store) }
     }
 }
 
 impl Provider for Local {
     async fn sync<O: Observer>(&self, mut fetch: Fetch<O>) -> (Option<Fetch<O>>, Result<(), FetchError>) {
         loop {
-            let (ours, theirs) = duplex(self.cut_after.load(Ordering::SeqCst));
+            let (mut ours, theirs) = duplex(self.cut_after.load(Ordering::SeqCst));
+            ours.silent = self.silent_after;
+            ours.pace = self.pace.map(|pace| (pace, Delay::new(pace)));
             let (asked, serve_it) = oneshot::channel();
             let open = async {
                 self.requests.fetch_add(1, Ordering::SeqCst);

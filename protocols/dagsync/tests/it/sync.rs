@@ -12,7 +12,7 @@ use dagmesh_dagsync::{
 };
 use futures_lite::future::block_on;
 
-fn plan(feed: &Feed) -> Plan {
+pub(crate) fn plan(feed: &Feed) -> Plan {
     let head = feed.head();
     Plan {
         head: head.cid,
@@ -32,7 +32,7 @@ fn plan_from(feed: &Feed, seq: usize) -> Plan {
     Plan { latest: Some((latest.cid, latest.seq)), ..plan(feed) }
 }
 
-fn empty() -> Arc<MemoryBlockstore> {
+pub(crate) fn empty() -> Arc<MemoryBlockstore> {
     Arc::new(MemoryBlockstore::new())
 }
 

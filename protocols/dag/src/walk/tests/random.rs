@@ -383,6 +383,15 @@ fn in_segments(dag: &Dag, walk: Walk, depth: Option<u64>, segments: &[usize]) ->
     first_visits(found)
 }
 
+/// The same walk with its last half taken off after so many visits, and walked afterwards as one of its own.
+fn in_halves(dag: &Dag, mut walk: Walk, depth: Option<u64>, before: usize) -> Vec<Cid> {
+    let mut found: Vec<_> = (0..before).map_while(|_| step(&dag.store, &mut walk)).map(|visit| visit.cid).collect();
+    let given = walk.split_off();
+    found.extend(visits(&dag.store, walk).into_iter().map(|visit| visit.cid));
+    found.extend(visits(&dag.store, Walk::resume(config(depth), given)).into_iter().map(|visit| visit.cid));
+    first_visits(found)
+}
+
 fn agree(
     specs: &[Spec],
     node: impl Fn(&[Cid]) -> Arc<Node>,
@@ -402,6 +411,9 @@ fn agree(
     let found = first_visits(visits(&dag.store, walk()).into_iter().map(|visit| visit.cid));
     prop_assert_eq!(&found, &expected, "{:?}", selector);
     prop_assert_eq!(&in_segments(&dag, walk(), depth, segments), &expected, "in segments, {:?}", selector);
+    for before in segments {
+        prop_assert_eq!(&in_halves(&dag, walk(), depth, *before), &expected, "in halves, {:?}", selector);
+    }
     Ok(())
 }
 

@@ -21,8 +21,8 @@ fn a_finished_sync_is_told_with_what_it_moved_and_how_long_it_took() {
     let mut bench = Bench::new();
     let start = bench.syncing(1, 2);
     bench.later(Duration::from_secs(3));
-    let summary = Summary { entries: 2, blocks: 10, bytes: 1000 };
-    let effects = bench.tell(Input::SyncFinished { id: start.id, summary });
+    let summary = Summary { entries: 2, blocks: 10, bytes: 1000, from: Vec::new() };
+    let effects = bench.tell(Input::SyncFinished { id: start.id, summary: summary.clone() });
     let took = Duration::from_secs(3);
     let finished = Event::SyncFinished { id: start.id, key: key(1), head: latest(1, 2), summary, took };
     assert_eq!(events(&effects), [finished]);

@@ -3,193 +3,20 @@
 //! [`Fetch`] holds the walk and every rule, without I/O but the store's;
 //! [`transfer`](crate::transfer) drives it over a stream.
 
+mod types;
+
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
 use dagmesh_core::limits;
 use dagmesh_dag::{
-    Block, BlockError, Blockstore, Codec, Selector, StoreError,
-    walk::{Root, Visit, Walk, WalkConfig, WalkError},
+    Block, Blockstore, Codec, Selector, StoreError,
+    walk::{FrontierEntry, Root, Visit, Walk, WalkConfig},
 };
 
-use crate::message::{End, Frame, MessageError, Request, Status};
-
-/// What to fetch.
-#[derive(Debug, Clone, Default)]
-pub struct FetchConfig {
-    /// Links that are neither fetched nor walked.
-    pub stop: Vec<Cid>,
-    /// Blocks of one request at the most: the segment. `None` leaves it to the server.
-    pub segment: Option<u64>,
-}
-
-/// What a hook wants done after a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Flow {
-    /// Go on.
-    Continue,
-    /// Leave what has not been walked yet, and go on from this CID with the selector of the first root.
-    Next(Cid),
-    /// End the sync with this reason.
-    Fail(String),
-}
-
-/// Where a sync stands when what it has stored has become durable.
-#[derive(Debug)]
-pub struct Checkpoint<'a> {
-    /// The closures of so many roots, counted from the first, are whole and durable.
-    pub roots_done: usize,
-    /// Links still to walk, in order, each with the index of its root.
-    pub frontier: &'a [(usize, Root)],
-    /// What was moved so far.
-    pub stats: FetchStats,
-}
-
-/// What came of one frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// The answer goes on.
-    More,
-    /// The answer is over.
-    End(End),
-    /// A hook sent the walk elsewhere: drop the stream and make the next request.
-    Redirected,
-}
-
-/// Looks on while a sync runs. Called on the thread that stores blocks, in walk order.
-pub trait Observer: Send + 'static {
-    /// A block under root `root` was walked: one received just now and verified, or (`received` false) one that the
-    /// store held; the latter only where [`wants_held`](Self::wants_held).
-    fn block(&mut self, _root: usize, _visit: &Visit, _block: &Block, _received: bool) -> Flow {
-        Flow::Continue
-    }
-
-    /// Whether blocks that the store already held are shown too. Without it, held leaves are not even read.
-    fn wants_held(&self) -> bool {
-        false
-    }
-
-    /// All blocks walked so far are durable. An error ends the sync.
-    fn checkpoint(&mut self, _checkpoint: Checkpoint<'_>) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
-/// Looks at nothing.
-impl Observer for () {}
-
-/// What a sync moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FetchStats {
-    /// Blocks received and stored.
-    pub blocks: u64,
-    /// Bytes of those blocks.
-    pub bytes: u64,
-    /// Blocks walked that the store held already.
-    pub from_cache: u64,
-    /// Blocks received that the store held already; passed over.
-    pub repeated: u64,
-    /// Requests made.
-    pub segments: u64,
-}
-
-impl std::ops::AddAssign for FetchStats {
-    fn add_assign(&mut self, other: Self) {
-        self.blocks += other.blocks;
-        self.bytes += other.bytes;
-        self.from_cache += other.from_cache;
-        self.repeated += other.repeated;
-        self.segments += other.segments;
-    }
-}
-
-/// Why a sync cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
-    /// The peer sent bytes that are not the block they claim to be.
-    #[error("the peer sent a false block: {0}")]
-    FalseBlock(#[from] BlockError),
-    /// The peer sent a block that the walk does not ask for.
-    #[error("the peer sent {got} where {expected} was next")]
-    Unasked {
-        /// What came.
-        got: Box<Cid>,
-        /// What the walk asks for next; nothing where it is at its end.
-        expected: String,
-    },
-    /// The peer sent too many blocks again that were held already.
-    #[error("the peer sent {0} blocks that are held already")]
-    Repeated(u64),
-    /// The peer sent more than it was asked for.
-    #[error("the peer sent more than the {0} blocks it was asked for")]
-    OverBudget(u64),
-    /// The peer sent a frame that is none.
-    #[error("the peer sent a bad frame: {0}")]
-    Message(#[from] MessageError),
-    /// The peer says it is done, and yet did not send what it was asked for.
-    #[error("the peer ended without sending {0}")]
-    Withheld(Box<Cid>),
-    /// The peer refuses.
-    #[error("the peer refuses: {0}")]
-    Refused(String),
-    /// The peer has no room now.
-    #[error("the peer is busy: {0}")]
-    Busy(String),
-    /// The peer failed.
-    #[error("the peer failed: {0}")]
-    Failed(String),
-    /// Blocks that no provider held.
-    #[error("{count} blocks are missing at the peer, the first is {first}")]
-    Missing {
-        /// How many.
-        count: usize,
-        /// The first of them.
-        first: Box<Cid>,
-    },
-    /// The publisher's chain is not what a feed is.
-    #[error("the publisher's feed is broken: {0}")]
-    BadFeed(String),
-    /// The DAG itself cannot be walked.
-    #[error(transparent)]
-    Walk(#[from] WalkError),
-    /// Our store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A hook ended it.
-    #[error("ended by a hook: {0}")]
-    Hook(String),
-    /// No stream to the peer could be opened.
-    #[error("the peer cannot be reached: {0}")]
-    Unreachable(String),
-    /// The stream failed.
-    #[error("the stream failed: {0}")]
-    Stream(String),
-    /// The peer is too slow.
-    #[error("the peer is too slow: {0}")]
-    TooSlow(#[from] crate::rate::TooSlow),
-}
-
-impl FetchError {
-    /// Whether the peer broke the protocol, so that it is to be penalised and another one asked.
-    pub fn is_bad_peer(&self) -> bool {
-        matches!(
-            self,
-            Self::FalseBlock(_)
-                | Self::Unasked { .. }
-                | Self::Repeated(_)
-                | Self::OverBudget(_)
-                | Self::Message(_)
-                | Self::Withheld(_)
-        )
-    }
-
-    /// Whether no other peer can help: our store, our hook, or the feed itself.
-    pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::BadFeed(_) | Self::Walk(_) | Self::Store(_) | Self::Hook(_))
-    }
-}
+pub use self::types::{Checkpoint, FetchConfig, FetchError, FetchStats, Flow, Observer, Step};
+use crate::message::{End, Frame, Request, Status};
 
 /// One sync: a walk over roots, fed by one provider after another.
 pub struct Fetch<O> {
@@ -212,8 +39,10 @@ pub struct Fetch<O> {
     received: u64,
     /// Whether the running request has brought anything that was asked for.
     answered: bool,
-    /// A hook has sent the walk elsewhere: what the running request still brings is of no use.
-    redirected: bool,
+    /// What the running request still brings is of no use: the walk was sent elsewhere, or is at its end.
+    enough: bool,
+    /// The end of what the running request asked for is somebody else's by now.
+    cut: bool,
     first_root: Option<Root>,
     stats: FetchStats,
 }
@@ -254,7 +83,8 @@ impl<O: Observer> Fetch<O> {
             budget: 0,
             received: 0,
             answered: false,
-            redirected: false,
+            enough: false,
+            cut: false,
             first_root,
             stats: FetchStats::default(),
         }
@@ -279,7 +109,7 @@ impl<O: Observer> Fetch<O> {
     ///
     /// Reads the store: call it on a thread that may block.
     pub fn next_request(&mut self) -> Result<Option<Request>, FetchError> {
-        self.redirected = false;
+        (self.enough, self.cut) = (false, false);
         // What was visited is remembered, within bounds; past them the walk starts anew from where it stands.
         if self.walk.visits() as u64 >= limits::MAX_SEGMENT_BLOCKS {
             let frontier = self.frontier();
@@ -327,7 +157,9 @@ impl<O: Observer> Fetch<O> {
             Frame::Missing(cid) => self.on_missing(cid)?,
             Frame::End(end) => return self.on_end(end).map(Step::End),
         }
-        Ok(if self.redirected { Step::Redirected } else { Step::More })
+        // After a cut the provider does not know where to stop.
+        self.enough |= self.cut && self.current.is_none() && self.walk.waiting() == 0;
+        Ok(if self.enough { Step::Enough } else { Step::More })
     }
 
     /// Whether something waits to be stored or made durable.
@@ -350,12 +182,28 @@ impl<O: Observer> Fetch<O> {
         self.tell_checkpoint(&frontier, stats)
     }
 
+    /// Gives the observer the last half of what waits, if it wants it. Called between frames.
+    pub(crate) fn share(&mut self) -> Result<(), FetchError> {
+        let waiting = self.walk.waiting();
+        if !self.observer.wants_share(waiting) || waiting < 2 {
+            return Ok(());
+        }
+        self.checkpoint()?;
+        let given: Vec<_> = self.walk.split_off().into_iter().map(|entry| self.with_origin(entry)).collect();
+        if !given.is_empty() {
+            self.cut = true;
+            let kept = self.frontier();
+            self.observer.share(kept, given);
+        }
+        Ok(())
+    }
+
     /// The links still to walk, in order; those that a provider did not hold come first.
     pub fn frontier(&self) -> Vec<(usize, Root)> {
         let mut frontier = self.missing.clone();
         frontier.extend(self.current.iter().map(|visit| (self.origin(visit.root), root_of(visit))));
         let rest = self.walk.frontier_entries();
-        frontier.extend(rest.into_iter().map(|entry| (self.origin(entry.from), entry.root)));
+        frontier.extend(rest.into_iter().map(|entry| self.with_origin(entry)));
         frontier
     }
 
@@ -383,7 +231,8 @@ impl<O: Observer> Fetch<O> {
         }
         self.received += 1;
         if !self.reach(&cid)? {
-            return if self.redirected { Ok(()) } else { self.on_unexpected(cid) };
+            self.enough |= self.cut && self.current.is_none();
+            return if self.enough { Ok(()) } else { self.on_unexpected(cid) };
         }
         let block = Block::verify(cid, data)?;
         let Some(visit) = self.current.take() else { return Ok(()) };
@@ -418,7 +267,8 @@ impl<O: Observer> Fetch<O> {
 
     fn on_missing(&mut self, cid: Cid) -> Result<(), FetchError> {
         if !self.reach(&cid)? {
-            return self.count_useless();
+            self.enough |= self.cut && self.current.is_none();
+            return if self.enough { Ok(()) } else { self.count_useless() };
         }
         self.answered = true;
         let visit = self.current.take();
@@ -463,7 +313,8 @@ impl<O: Observer> Fetch<O> {
                 self.current = Some(visit);
                 return Ok(true);
             }
-            if self.redirected && until.is_some() {
+            self.observer.held();
+            if self.enough && until.is_some() {
                 return Ok(false);
             }
         }
@@ -506,7 +357,7 @@ impl<O: Observer> Fetch<O> {
                     self.first_root.as_ref().map_or_else(|| visit.selector().clone(), |root| root.selector.clone());
                 self.missing.clear();
                 self.current = None;
-                self.redirected = true;
+                self.enough = true;
                 (self.walk, self.origins) = walk(&self.config, vec![(origin, Root { cid, selector, held: None })]);
                 Ok(())
             }
@@ -565,6 +416,10 @@ impl<O: Observer> Fetch<O> {
     fn underway(&self, cid: &Cid) -> Option<&Bytes> {
         let storing = self.storing.as_ref().map(|storing| &storing.index);
         [Some(&self.batch.index), storing].into_iter().flatten().find_map(|index| index.get(cid.hash()))
+    }
+
+    fn with_origin(&self, entry: FrontierEntry) -> (usize, Root) {
+        (self.origin(entry.from), entry.root)
     }
 
     fn origin(&self, root: usize) -> usize {
