@@ -5,6 +5,9 @@
 //! the fast do what the slow would have done. What the board holds of all pieces is what a checkpoint saves, so that a
 //! killed node goes on from the sum of them.
 //!
+//! Only what hangs under one root is divided: the trees under later roots are walked beside those of earlier ones, which
+//! must be whole for that. They follow when they are first in line.
+//!
 //! A small sync sees one provider alone: the others come in after [`limits::PARALLEL_AFTER_MS`], or when one fails.
 
 use std::{
@@ -246,7 +249,7 @@ impl<'a, P: Provider> Pool<'a, P> {
         }
         let board = self.board();
         let find = |standing: Standing| {
-            board.pieces.iter().filter(|piece| piece.run.is_none()).find_map(|piece| {
+            board.ready().find_map(|piece| {
                 let member = self.crew.idle(standing).find(|member| !piece.lacking.contains(member))?;
                 Some((member, piece.id))
             })
@@ -340,9 +343,7 @@ impl<'a, P: Provider> Pool<'a, P> {
 
     /// Has the piece with the most links divided, where somebody could take the half of it.
     fn ask_for_shares(&self) {
-        if self.crew.idle(Standing::Good).next().is_none()
-            || self.board().pieces.iter().any(|piece| piece.run.is_none())
-        {
+        if self.crew.idle(Standing::Good).next().is_none() || self.board().ready().next().is_some() {
             return;
         }
         let most = self.running.iter().max_by_key(|running| running.meter.waiting.load(Relaxed));
@@ -432,6 +433,22 @@ impl Board {
         board
     }
 
+    /// Pieces that somebody can start on: whatever their links are compared with is held whole.
+    fn ready(&self) -> impl Iterator<Item = &Piece> {
+        let first = self.pieces.first().and_then(Piece::root);
+        self.pieces.iter().filter(move |piece| {
+            let is_first = piece.root() == first || piece.frontier.iter().all(|(_, root)| root.held.is_none());
+            piece.run.is_none() && is_first
+        })
+    }
+
+    /// Inserts pieces from there on: one for what hangs under the first root, one for the rest.
+    fn insert_parts(&mut self, at: usize, mut frontier: Vec<(usize, Root)>, lacking: BTreeSet<usize>) {
+        let rest = frontier.split_off(first_root(&frontier));
+        self.insert(at, rest, lacking.clone());
+        self.insert(at, frontier, lacking);
+    }
+
     fn insert(&mut self, at: usize, frontier: Vec<(usize, Root)>, lacking: BTreeSet<usize>) {
         if frontier.is_empty() {
             return;
@@ -453,16 +470,18 @@ impl Board {
         self.pieces.iter_mut().enumerate().find(|(_, piece)| piece.id == id)
     }
 
-    /// Begins a run over the first of `hands` equal parts of a piece; the rest becomes a piece of its own.
+    /// Begins a run over a piece. Where there are more `hands` than one, over the first of as many equal parts of what
+    /// hangs under its first root; the rest stays on the board.
     fn begin(&mut self, id: u64, hands: usize) -> (u64, Vec<(usize, Root)>) {
         self.next += 1;
         let run = self.next;
         let Some((at, piece)) = self.piece_mut(id) else { return (run, Vec::new()) };
-        let share = piece.frontier.len().div_ceil(hands.max(1));
+        let divisible = first_root(&piece.frontier);
+        let share = if hands > 1 && divisible > 1 { divisible.div_ceil(hands) } else { piece.frontier.len() };
         let rest = piece.frontier.split_off(share);
         piece.run = Some(run);
         let (roots, lacking) = (piece.frontier.clone(), piece.lacking.clone());
-        self.insert(at + 1, rest, lacking);
+        self.insert_parts(at + 1, rest, lacking);
         (run, roots)
     }
 
@@ -503,6 +522,18 @@ impl Board {
         let roots_done = frontier.iter().map(|(root, _)| *root).min().unwrap_or(usize::MAX);
         (self.on_checkpoint)(Checkpoint { roots_done, frontier, stats })
     }
+}
+
+impl Piece {
+    /// What its first link counts for.
+    fn root(&self) -> Option<usize> {
+        self.frontier.first().map(|(root, _)| *root)
+    }
+}
+
+/// How many links, from the first on, count for the same.
+fn first_root(frontier: &[(usize, Root)]) -> usize {
+    frontier.iter().take_while(|(root, _)| Some(*root) == frontier.first().map(|(first, _)| *first)).count()
 }
 
 /// One provider's eye on its piece.
@@ -552,7 +583,7 @@ impl Observer for Lane {
                 piece.frontier = kept;
                 piece.lacking.clone()
             });
-            board.insert(at + 1, given, lacking.unwrap_or_default());
+            board.insert_parts(at + 1, given, lacking.unwrap_or_default());
         });
     }
 

@@ -9,5 +9,6 @@ mod chain;
 mod crash;
 mod follow;
 mod learn;
+mod providers;
 mod publish;
 mod support;

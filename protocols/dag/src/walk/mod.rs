@@ -245,11 +245,16 @@ impl Walk {
         entries
     }
 
-    /// Gives up the last half of the links that wait, and returns them as [`frontier_entries`](Self::frontier_entries)
-    /// does: the walk ends before them, and one over them goes on there.
-    pub fn split_off(&mut self) -> Vec<FrontierEntry> {
+    /// The roots from which the links that wait were reached, next first.
+    pub fn waiting_roots(&self) -> impl Iterator<Item = usize> {
+        self.stack.iter().rev().map(|waiting| waiting.root)
+    }
+
+    /// Gives up all but the next `kept` links that wait, and returns them as
+    /// [`frontier_entries`](Self::frontier_entries) does: the walk ends before them, and one over them goes on there.
+    pub fn split_off(&mut self, kept: usize) -> Vec<FrontierEntry> {
         // The last in order stand first on the stack.
-        let kept = self.stack.split_off(self.stack.len() / 2);
+        let kept = self.stack.split_off(self.stack.len().saturating_sub(kept));
         let given = self.frontier_entries();
         self.stack = kept;
         given

@@ -182,14 +182,21 @@ impl<O: Observer> Fetch<O> {
         self.tell_checkpoint(&frontier, stats)
     }
 
-    /// Gives the observer the last half of what waits, if it wants it. Called between frames.
+    /// Gives the observer the last half of the links that wait under the root that is being walked, and all under later
+    /// roots, if it wants them. Called between frames.
     pub(crate) fn share(&mut self) -> Result<(), FetchError> {
-        let waiting = self.walk.waiting();
-        if !self.observer.wants_share(waiting) || waiting < 2 {
+        if !self.observer.wants_share(self.walk.waiting()) {
+            return Ok(());
+        }
+        let mut roots = self.walk.waiting_roots().map(|root| self.origin(root)).peekable();
+        let walked = self.current.as_ref().map(|visit| self.origin(visit.root)).or_else(|| roots.peek().copied());
+        let waiting = roots.take_while(|root| Some(*root) == walked).count();
+        if waiting < 2 {
             return Ok(());
         }
         self.checkpoint()?;
-        let given: Vec<_> = self.walk.split_off().into_iter().map(|entry| self.with_origin(entry)).collect();
+        let given = self.walk.split_off(waiting.div_ceil(2));
+        let given: Vec<_> = given.into_iter().map(|entry| self.with_origin(entry)).collect();
         if !given.is_empty() {
             self.cut = true;
             let kept = self.frontier();

@@ -66,8 +66,8 @@ pub trait Observer: Send + 'static {
     /// A visit's block was held, and was walked or passed over.
     fn held(&mut self) {}
 
-    /// Whether somebody else is to have the last half of the `waiting` links that wait to be walked. Asked between
-    /// blocks, often.
+    /// Whether somebody else is to have a part of the `waiting` links that wait to be walked. Asked between blocks,
+    /// often.
     fn wants_share(&mut self, _waiting: usize) -> bool {
         false
     }

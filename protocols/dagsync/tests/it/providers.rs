@@ -31,9 +31,16 @@ const PACE: Duration = Duration::from_millis(5);
 /// A feed of one entry with 8 MB of content, in leaves of 4 KiB under two levels of nodes.
 fn wide() -> Feed {
     let mut feed = Feed::new();
+    let (root, blocks) = tree(leaf_of);
+    feed.append_content(root, blocks);
+    feed
+}
+
+/// A tree of such leaves: its root, and its blocks.
+fn tree(leaf: impl Fn(usize, usize) -> Block) -> (Cid, Vec<Block>) {
     let (mut blocks, mut inner) = (Vec::new(), Vec::new());
     for i in 0..INNER {
-        let leaves: Vec<Block> = (0..LEAVES).map(|j| leaf_of(i, j)).collect();
+        let leaves: Vec<Block> = (0..LEAVES).map(|j| leaf(i, j)).collect();
         let above = node(&i.to_string(), &leaves.iter().map(|leaf| *leaf.cid()).collect::<Vec<_>>());
         inner.push(*above.cid());
         blocks.extend(leaves);
@@ -42,8 +49,7 @@ fn wide() -> Feed {
     let root = node("root", &inner);
     let cid = *root.cid();
     blocks.push(root);
-    feed.append_content(cid, blocks);
-    feed
+    (cid, blocks)
 }
 
 fn leaf_of(inner: usize, index: usize) -> Block {
@@ -84,6 +90,25 @@ fn two_providers_bring_their_parts_at_the_same_time() {
     let percents = percents(&feed, &report);
     assert!(percents.iter().all(|percent| *percent >= 10), "both took part: {percents:?}");
     assert!(percents.iter().sum::<u64>() <= 105, "hardly anything travels twice: {percents:?}");
+}
+
+#[test]
+fn later_versions_are_walked_beside_earlier_ones_that_are_whole() {
+    // Three versions of a wide tree, each with one leaf of its own in each node.
+    let mut feed = Feed::new();
+    for version in 0..3 {
+        let (root, blocks) = tree(|i, j| if j == 9 { leaf_of(i + 1000 * version, j) } else { leaf_of(i, j) });
+        feed.append_content(root, blocks);
+    }
+    let (store, journal) = (empty(), Memory::default());
+    let providers = [Local::paced(&feed.store, PACE), Local::paced(&feed.store, PACE)];
+    let (result, failures) = run(plan(&feed), &store, &journal, &providers);
+    let report = result.expect("syncs");
+    assert_whole(&feed, &store, &journal);
+    assert_eq!(failures, [], "nobody is taken for a liar");
+    let percents = percents(&feed, &report);
+    assert!(percents.iter().all(|percent| *percent >= 10), "both took part: {percents:?}");
+    assert!(percents.iter().sum::<u64>() <= 110, "what the versions share travels once: {percents:?}");
 }
 
 #[test]

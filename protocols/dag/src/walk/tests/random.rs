@@ -386,7 +386,7 @@ fn in_segments(dag: &Dag, walk: Walk, depth: Option<u64>, segments: &[usize]) ->
 /// The same walk with its last half taken off after so many visits, and walked afterwards as one of its own.
 fn in_halves(dag: &Dag, mut walk: Walk, depth: Option<u64>, before: usize) -> Vec<Cid> {
     let mut found: Vec<_> = (0..before).map_while(|_| step(&dag.store, &mut walk)).map(|visit| visit.cid).collect();
-    let given = walk.split_off();
+    let given = walk.split_off(walk.waiting().div_ceil(2));
     found.extend(visits(&dag.store, walk).into_iter().map(|visit| visit.cid));
     found.extend(visits(&dag.store, Walk::resume(config(depth), given)).into_iter().map(|visit| visit.cid));
     first_visits(found)
