@@ -93,7 +93,8 @@ pub(crate) async fn sync(
         report.stats
     } else {
         let roots = vec![(0, Root { cid: head, selector: Selector::all_until(request.depth, None), held: None })];
-        let config = FetchConfig { stop: stop.into_iter().collect(), segment: request.segment };
+        let config =
+            FetchConfig { stop: stop.into_iter().collect(), segment: request.segment, ..FetchConfig::default() };
         let fetch = Fetch::new(context.store.clone(), config, roots, Hooked(hook));
         let (fetch, result) = provider.sync(fetch).await;
         result.map_err(|error| failed(peer, &error))?;

@@ -134,6 +134,9 @@ pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 /// Most roots of one request: the contents of so many entries come in one round trip. A longer frontier is walked in
 /// several requests, its front first.
 pub const MAX_REQUEST_ROOTS: usize = 8192;
+/// Entries of a feed whose contents one request may ask for by naming the chain: so many small blocks the server reads
+/// before it can answer, some tens of milliseconds.
+pub const MAX_REQUEST_ENTRIES: usize = 16_384;
 /// Most different selectors of one request.
 pub const MAX_REQUEST_SELECTORS: usize = 64;
 /// Most stop links of one request.

@@ -231,7 +231,8 @@ impl<J: Journal> FeedSync<J> {
             shared.set(Some(Saved { head, phase: Phase::Chain, frontier: checkpoint.frontier.to_vec() }))
         };
         let stop = self.plan.latest.iter().map(|(cid, _)| *cid).collect();
-        self.fetch(hands, stop, roots, Box::new(on_checkpoint)).await
+        let config = FetchConfig { stop, segment: self.plan.segment, ..FetchConfig::default() };
+        self.fetch(hands, config, roots, Box::new(on_checkpoint)).await
     }
 
     /// How many entries the chain may have at the most.
@@ -257,7 +258,7 @@ impl<J: Journal> FeedSync<J> {
         let without_content = total - self.plan.keep.unwrap_or(total).min(total);
         let mut oldest_first = entries.iter().rev().copied().enumerate();
         loop {
-            let batch: Vec<(usize, Cid)> = oldest_first.by_ref().take(limits::MAX_REQUEST_ROOTS).collect();
+            let batch: Vec<(usize, Cid)> = oldest_first.by_ref().take(limits::MAX_REQUEST_ENTRIES).collect();
             if batch.is_empty() {
                 return Ok(());
             }
@@ -265,6 +266,7 @@ impl<J: Journal> FeedSync<J> {
             let prepared = blocking::unblock(move || prepare(store.as_ref(), &shared, batch, without_content)).await?;
             let Some(ContentBatch { mut entries, roots }) = prepared else { continue };
             let (shared, head) = (Arc::clone(&self.shared), self.plan.head);
+            let chain = entries.clone().into();
             let phase = Phase::Content { upto: entries.last().map_or(0, |entry| entry.seq) };
             let on_checkpoint = move |checkpoint: Checkpoint<'_>| {
                 shared.progress(phase, &checkpoint);
@@ -273,18 +275,18 @@ impl<J: Journal> FeedSync<J> {
                 let saved = Saved { head, phase, frontier: checkpoint.frontier.to_vec() };
                 if whole.is_empty() { shared.set(Some(saved)) } else { shared.move_latest(&whole, Some(saved)) }
             };
-            self.fetch(hands, Vec::new(), roots, Box::new(on_checkpoint)).await?;
+            let config = FetchConfig { chain, segment: self.plan.segment, ..FetchConfig::default() };
+            self.fetch(hands, config, roots, Box::new(on_checkpoint)).await?;
         }
     }
 
     async fn fetch<P: Provider>(
         &mut self,
         hands: &mut Hands<'_, P>,
-        stop: Vec<Cid>,
+        config: FetchConfig,
         roots: Vec<(usize, Root)>,
         on_checkpoint: OnCheckpoint,
     ) -> Result<(), Failed> {
-        let config = FetchConfig { stop, segment: self.plan.segment };
         let (store, hook) = (Arc::clone(&self.store), self.hook.clone());
         let job = Job { store, config, roots, hook, on_checkpoint };
         let (moved, result) = pool::run(hands.providers, &mut hands.crew, job, hands.on_failure).await;

@@ -25,4 +25,4 @@ pub mod server;
 pub mod transfer;
 
 pub use client::{Checkpoint, Fetch, FetchConfig, FetchError, FetchStats, Flow, Observer};
-pub use message::{End, Request, Status};
+pub use message::{Chain, End, Request, Status};

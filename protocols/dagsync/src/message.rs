@@ -75,6 +75,8 @@ pub struct Request {
     /// Where to start, in order; 1 to [`limits::MAX_REQUEST_ROOTS`]. With `held`, the client says that it holds the
     /// whole closure of that CID.
     pub roots: Vec<Root>,
+    /// More roots, after those: the contents of a part of a feed's chain, named by its ends.
+    pub chain: Option<Chain>,
     /// Links that are neither sent nor walked; at most [`limits::MAX_STOP_LINKS`].
     pub stop: Vec<Cid>,
     /// At most so many blocks on a path from a root; `None` leaves it to the selectors.
@@ -85,12 +87,28 @@ pub struct Request {
     pub bytes: u64,
 }
 
+/// Entries of a feed, by their CIDs: those that lead from `to` back to `after`, without `after` itself; at most
+/// [`limits::MAX_REQUEST_ENTRIES`].
+///
+/// Their contents are roots, oldest first, all of each, with the content of the entry before as `held`. Both ends know
+/// the chain by then, so that ten thousand roots take a hundred bytes. A server that does not hold it leaves these roots
+/// out; the client then names them one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chain {
+    /// The entry before the first.
+    pub after: Cid,
+    /// The last entry.
+    pub to: Cid,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RequestWire {
     v: u64,
     roots: BoundedVec<(Cid, u64, Option<Cid>), { limits::MAX_REQUEST_ROOTS }>,
     sels: BoundedVec<BoundedBytes<{ limits::MAX_SELECTOR_BYTES }>, { limits::MAX_REQUEST_SELECTORS }>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chain: Option<(Cid, Cid)>,
     stop: BoundedVec<Cid, { limits::MAX_STOP_LINKS }>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     depth: Option<u64>,
@@ -118,6 +136,7 @@ impl Request {
             v: VERSION,
             roots: BoundedVec::new(roots)?,
             sels: BoundedVec::new(sels)?,
+            chain: self.chain.map(|Chain { after, to }| (after, to)),
             stop: BoundedVec::new(self.stop.clone())?,
             depth: self.depth,
             blocks: self.blocks,
@@ -146,8 +165,13 @@ impl Request {
         if roots.is_empty() {
             return Err(MessageError::NoRoots);
         }
+        let chain = wire.chain.map(|(after, to)| Chain { after, to });
+        if let Some(Chain { after, to }) = &chain {
+            check_cid(after)?;
+            check_cid(to)?;
+        }
         let stop = wire.stop.into_inner();
-        Ok(Self { roots, stop, depth: wire.depth, blocks: wire.blocks, bytes: wire.bytes })
+        Ok(Self { roots, chain, stop, depth: wire.depth, blocks: wire.blocks, bytes: wire.bytes })
     }
 }
 
@@ -287,7 +311,8 @@ mod tests {
             held: i.is_multiple_of(3).then(|| *block("held").cid()),
         };
         let stop = vec![*block("stop").cid(); stop];
-        Request { roots: (0..roots).map(root).collect(), stop, depth: Some(9), blocks: 10, bytes: 1 << 40 }
+        let chain = Some(Chain { after: *block("after").cid(), to: *block("to").cid() });
+        Request { roots: (0..roots).map(root).collect(), chain, stop, depth: Some(9), blocks: 10, bytes: 1 << 40 }
     }
 
     #[test]

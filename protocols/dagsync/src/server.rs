@@ -12,13 +12,13 @@ use dagmesh_core::{
     limits,
 };
 use dagmesh_dag::{
-    Block, Blockstore, Codec, StoreError,
-    walk::{Visit, Walk, WalkConfig, WalkError},
+    Block, Blockstore, Codec, Entry, Selector, StoreError,
+    walk::{Root, Visit, Walk, WalkConfig, WalkError},
 };
 use futures::{AsyncRead, AsyncWrite, AsyncWriteExt, future};
 
 use crate::{
-    message::{End, Frame, MessageError, Request, Status, append_block},
+    message::{Chain, End, Frame, MessageError, Request, Status, append_block},
     rate::{TooSlow, with_minimum_rate, within},
 };
 
@@ -93,7 +93,7 @@ where
         }
     };
     let roots = request.roots.iter().map(|root| root.cid).collect();
-    let producer = Producer::new(store, request, budget);
+    let producer = blocking::unblock(move || Producer::new(store, request, budget)).await;
     let written = AtomicU64::new(0);
     let end = with_minimum_rate(&written, pump(&mut stream, producer, &written)).await??;
     Ok(Served { end, roots })
@@ -173,7 +173,10 @@ pub struct Producer {
 
 impl Producer {
     /// Starts the walk of `request`, within its budgets and the server's.
-    pub fn new(store: Arc<dyn Blockstore>, request: Request, budget: ServeBudget) -> Self {
+    ///
+    /// Reads the store where the request names a chain: call it on a thread that may block.
+    pub fn new(store: Arc<dyn Blockstore>, mut request: Request, budget: ServeBudget) -> Self {
+        request.roots.extend(request.chain.and_then(|chain| contents(store.as_ref(), chain)).unwrap_or_default());
         let max = ServeBudget { blocks: request.blocks.min(budget.blocks), bytes: request.bytes.min(budget.bytes) };
         let config =
             WalkConfig { stop: request.stop.into_iter().collect(), depth: request.depth, ..WalkConfig::default() };
@@ -236,6 +239,23 @@ impl Producer {
     fn end(&self, status: Status, reason: Option<String>) -> End {
         End { blocks: self.blocks, bytes: self.bytes, ..End::without(status, &reason.unwrap_or_default()) }
     }
+}
+
+/// The contents of a chain as roots, oldest first; nothing where the chain is not held, too long, or none.
+fn contents(store: &dyn Blockstore, Chain { after, to }: Chain) -> Option<Vec<Root>> {
+    let entry = |cid: &Cid| store.block(cid).ok().flatten().and_then(|block| Entry::from_block(&block).ok());
+    let (mut found, mut next) = (Vec::new(), to);
+    while next != after {
+        if found.len() >= limits::MAX_REQUEST_ENTRIES {
+            return None;
+        }
+        let Entry { content, previous, .. } = entry(&next)?;
+        found.push(content);
+        next = previous?;
+    }
+    let mut held = entry(&after)?.content;
+    let root = |cid: Cid| Root { cid, selector: Selector::all(), held: Some(std::mem::replace(&mut held, cid)) };
+    Some(found.into_iter().rev().map(root).collect())
 }
 
 /// Why the walk cannot go on; its text reaches the peer.

@@ -16,7 +16,7 @@ use dagmesh_dag::{
 };
 
 pub use self::types::{Checkpoint, FetchConfig, FetchError, FetchStats, Flow, Observer, Step};
-use crate::message::{End, Frame, Request, Status};
+use crate::message::{Chain, End, Frame, Request, Status};
 
 /// One sync: a walk over roots, fed by one provider after another.
 pub struct Fetch<O> {
@@ -43,6 +43,9 @@ pub struct Fetch<O> {
     enough: bool,
     /// The end of what the running request asked for is somebody else's by now.
     cut: bool,
+    /// Whether the running request names a chain, and whether one did that its provider could not follow.
+    names_chain: bool,
+    named_in_vain: bool,
     first_root: Option<Root>,
     stats: FetchStats,
 }
@@ -85,6 +88,8 @@ impl<O: Observer> Fetch<O> {
             answered: false,
             enough: false,
             cut: false,
+            names_chain: false,
+            named_in_vain: false,
             first_root,
             stats: FetchStats::default(),
         }
@@ -120,8 +125,11 @@ impl<O: Observer> Fetch<O> {
             self.checkpoint()?;
             return Ok(None);
         }
+        let mut rest: Vec<_> = self.walk.frontier_entries().into_iter().map(|entry| self.with_origin(entry)).collect();
+        let chain = self.name_chain(&mut rest)?;
+        self.names_chain = chain.is_some();
         let mut roots: Vec<Root> = self.current.iter().map(root_of).collect();
-        for root in self.walk.frontier().into_iter().take(limits::MAX_REQUEST_ROOTS - 1) {
+        for (_, root) in rest.into_iter().take(limits::MAX_REQUEST_ROOTS - 1) {
             // A leaf that is held is walked here when its turn comes.
             if root.cid.codec() != Codec::Raw as u64 || !self.holds(&root.cid)? {
                 roots.push(root);
@@ -141,11 +149,37 @@ impl<O: Observer> Fetch<O> {
         self.stats.segments += 1;
         Ok(Some(Request {
             roots,
+            chain,
             stop: self.config.stop.clone(),
             depth: None,
             blocks: self.budget,
             bytes: limits::MAX_SEGMENT_BYTES,
         }))
+    }
+
+    /// Takes contents off the end of what is to be asked for that the chain can name: untouched ones of consecutive
+    /// entries, each compared with the one before.
+    fn name_chain(&self, rest: &mut Vec<(usize, Root)>) -> Result<Option<Chain>, FetchError> {
+        let (entries, all) = (&self.config.chain, Selector::all());
+        let first = entries.first().map_or(0, |entry| entry.seq as usize);
+        let (mut chain, mut kept) = (None::<Chain>, rest.len());
+        for (seq, root) in rest.iter().rev().take(limits::MAX_REQUEST_ENTRIES).take_while(|_| !self.named_in_vain) {
+            let Some([before, entry]) = seq.checked_sub(first + 1).and_then(|at| entries.get(at..at + 2)) else {
+                break;
+            };
+            let is_next = chain.is_none_or(|chain| chain.after == entry.cid);
+            let is_what_it_names =
+                root.cid == entry.content && root.held == Some(before.content) && root.selector == all;
+            // A leaf that is held is walked here when its turn comes.
+            let is_held = entry.content.codec() == Codec::Raw as u64 && self.holds(&entry.content)?;
+            if !is_next || !is_what_it_names || is_held {
+                break;
+            }
+            chain = Some(Chain { after: before.cid, to: chain.map_or(entry.cid, |chain| chain.to) });
+            kept -= 1;
+        }
+        rest.truncate(kept);
+        Ok(chain)
     }
 
     /// Takes one frame of the answer to the last request.
@@ -297,6 +331,8 @@ impl<O: Observer> Fetch<O> {
         {
             return Err(FetchError::Withheld(Box::new(visit.cid)));
         }
+        let is_whole = self.current.is_none() && self.walk.waiting() == 0;
+        self.named_in_vain |= self.names_chain && !is_whole && end.status != Status::Segment;
         Ok(end)
     }
 

@@ -1,12 +1,17 @@
 //! What a fetch is told, what it tells, and how it fails.
 
+use std::sync::Arc;
+
 use cid::Cid;
 use dagmesh_dag::{
     Block, BlockError, StoreError,
     walk::{Root, Visit, WalkError},
 };
 
-use crate::message::{End, MessageError};
+use crate::{
+    feed_sync::EntryRef,
+    message::{End, MessageError},
+};
 
 /// What to fetch.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +20,9 @@ pub struct FetchConfig {
     pub stop: Vec<Cid>,
     /// Blocks of one request at the most: the segment. `None` leaves it to the server.
     pub segment: Option<u64>,
+    /// Entries of a feed, oldest first, numbered without a gap. Contents among the roots, each counting for its entry's
+    /// number, are asked for by naming this chain.
+    pub chain: Arc<[EntryRef]>,
 }
 
 /// What a hook wants done after a block.

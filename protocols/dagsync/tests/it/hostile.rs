@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::support::{duplex, leaf, node};
+use crate::support::{duplex, endless, leaf, node};
 use bytes::Bytes;
 use cid::Cid;
 use dagmesh_core::limits;
@@ -27,7 +27,7 @@ fn fetch() -> (Block, [Block; 2], Arc<MemoryBlockstore>, Fetch<()>) {
 fn fetch_of(cid: Cid, segment: Option<u64>) -> (Arc<MemoryBlockstore>, Fetch<()>) {
     let store = Arc::new(MemoryBlockstore::new());
     let roots = vec![(0, Root { cid, selector: Selector::all(), held: None })];
-    let config = FetchConfig { stop: Vec::new(), segment };
+    let config = FetchConfig { segment, ..FetchConfig::default() };
     let mut fetch = Fetch::new(store.clone(), config, roots, ());
     fetch.next_request().expect("a store").expect("a request");
     (store, fetch)
@@ -66,7 +66,7 @@ fn row_2_and_3_a_frame_over_the_limit_is_refused_from_its_prefix() {
     block_on(async {
         for claimed in [limits::MAX_RESPONSE_FRAME_BYTES as u64 + 1, u64::MAX >> 1] {
             let (_, _, store, fetch) = fetch();
-            let (ours, mut theirs) = duplex(u64::MAX);
+            let (ours, mut theirs) = duplex(&endless());
             let hostile = async move {
                 let mut request = [0; 16];
                 theirs.read_exact(&mut request).await.expect("reads");
@@ -186,6 +186,7 @@ fn a_server_keeps_its_own_budget_and_names_the_frontier() {
     store.put_many(&leaves).expect("puts");
     store.put(&root).expect("puts");
     let request = Request {
+        chain: None,
         roots: vec![Root { cid: *root.cid(), selector: Selector::all(), held: None }],
         stop: vec![*leaves[3].cid()],
         depth: None,
@@ -201,7 +202,7 @@ fn a_server_keeps_its_own_budget_and_names_the_frontier() {
 #[test]
 fn garbage_for_a_request_is_refused_with_the_reason() {
     block_on(async {
-        let (mut ours, theirs) = duplex(u64::MAX);
+        let (mut ours, theirs) = duplex(&endless());
         let store = Arc::new(MemoryBlockstore::new());
         let client = async move {
             let mut request = Vec::new();

@@ -180,7 +180,7 @@ fn a_provider_that_lacks_everything_leaves_it_to_the_next() {
 #[test]
 fn where_all_fail_half_way_the_next_run_goes_on_from_the_sum_of_their_parts() {
     let (feed, store, journal) = (wide(), empty(), Memory::default());
-    let cut = |bytes| Local { cut_after: AtomicU64::new(bytes), ..Local::paced(&feed.store, PACE) };
+    let cut = |bytes| Local { cut_after: Arc::new(AtomicU64::new(bytes)), ..Local::paced(&feed.store, PACE) };
     let (result, failures) = run(plan(&feed), &store, &journal, &[cut(5_000_000), cut(1_500_000)]);
     let failed = result.expect_err("both break");
     assert!(matches!(failed.error, FetchError::Stream(_)), "{failed}");

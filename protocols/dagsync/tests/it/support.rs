@@ -80,22 +80,28 @@ pub(crate) struct Duplex {
     reader: piper::Reader,
     writer: piper::Writer,
     /// After so many bytes read the connection breaks.
-    left: u64,
+    left: Arc<AtomicU64>,
     /// After so many bytes read nothing comes any more.
     silent: u64,
     /// Waits so long before each read.
     pace: Option<(Duration, Delay)>,
 }
 
-pub(crate) fn duplex(left: u64) -> (Duplex, Duplex) {
+/// So many bytes that nobody gets to the end of them.
+pub(crate) fn endless() -> Arc<AtomicU64> {
+    Arc::new(AtomicU64::new(u64::MAX))
+}
+
+pub(crate) fn duplex(left: &Arc<AtomicU64>) -> (Duplex, Duplex) {
     let ((ar, aw), (br, bw)) = (piper::pipe(64 * 1024), piper::pipe(64 * 1024));
     let end = |reader, writer, left| Duplex { reader, writer, left, silent: u64::MAX, pace: None };
-    (end(ar, bw, left), end(br, aw, u64::MAX))
+    (end(ar, bw, Arc::clone(left)), end(br, aw, endless()))
 }
 
 impl AsyncRead for Duplex {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        if self.left == 0 {
+        let left = self.left.load(Ordering::SeqCst);
+        if left == 0 {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if self.silent == 0 {
@@ -104,9 +110,9 @@ impl AsyncRead for Duplex {
         if let Some((_, delay)) = &mut self.pace {
             futures::ready!(Pin::new(delay).poll(cx));
         }
-        let max = buf.len().min(self.left.min(self.silent).try_into().unwrap_or(usize::MAX));
+        let max = buf.len().min(left.min(self.silent).try_into().unwrap_or(usize::MAX));
         let read = futures::ready!(Pin::new(&mut self.reader).poll_read(cx, buf.split_at_mut(max).0))?;
-        self.left -= read as u64;
+        self.left.fetch_sub(read as u64, Ordering::SeqCst);
         self.silent -= read as u64;
         if let Some((wait, delay)) = &mut self.pace {
             delay.reset(*wait);
@@ -131,7 +137,7 @@ impl AsyncWrite for Duplex {
 pub(crate) struct Local {
     pub(crate) store: Arc<MemoryBlockstore>,
     /// Bytes until the connection breaks, over all requests.
-    pub(crate) cut_after: AtomicU64,
+    pub(crate) cut_after: Arc<AtomicU64>,
     pub(crate) requests: AtomicU64,
     /// Waits so long before each read of at most 64 KiB.
     pub(crate) pace: Option<Duration>,
@@ -143,7 +149,7 @@ impl Local {
     pub(crate) fn new(store: &Arc<MemoryBlockstore>) -> Self {
         Self {
             store: Arc::clone(store),
-            cut_after: AtomicU64::new(u64::MAX),
+            cut_after: endless(),
             requests: AtomicU64::new(0),
             pace: None,
             silent_after: u64::MAX,
@@ -159,7 +165,7 @@ impl Local {
 impl Provider for Local {
     async fn sync<O: Observer>(&self, mut fetch: Fetch<O>) -> (Option<Fetch<O>>, Result<(), FetchError>) {
         loop {
-            let (mut ours, theirs) = duplex(self.cut_after.load(Ordering::SeqCst));
+            let (mut ours, theirs) = duplex(&self.cut_after);
             ours.silent = self.silent_after;
             ours.pace = self.pace.map(|pace| (pace, Delay::new(pace)));
             let (asked, serve_it) = oneshot::channel();

@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, atomic::Ordering};
 use crate::support::{Feed, Local, Memory, leaf, node};
 use cid::Cid;
 use dagmesh_core::limits;
-use dagmesh_dag::{Block, Blockstore, MemoryBlockstore, Root, Selector};
+use dagmesh_dag::{
+    Block, Blockstore, MemoryBlockstore, Root, Selector,
+    walk::{Found, closure},
+};
 use dagmesh_dagsync::{
-    Fetch, FetchConfig, FetchError, Flow,
-    feed_sync::{BlockHook, FeedSync, Plan, Provider},
+    Chain, Fetch, FetchConfig, FetchError, Flow,
+    feed_sync::{BlockHook, EntryRef, FeedSync, Plan, Provider},
 };
 use futures_lite::future::block_on;
 
@@ -206,6 +209,57 @@ fn a_sync_that_breaks_goes_on_where_it_stood() {
     assert_eq!(travelled, whole);
     assert_eq!(journal.0.lock().expect("a lock").moves, feed.entries, "no entry is skipped, none moved twice");
     assert_eq!(store.len(), feed.store.len());
+}
+
+/// A fetch of the contents of these entries, which come one upon the other.
+fn contents(store: &Arc<MemoryBlockstore>, entries: &[EntryRef]) -> Fetch<()> {
+    let root = |(at, entry): (usize, &EntryRef)| {
+        let held = at.checked_sub(1).and_then(|before| entries.get(before)).map(|before| before.content);
+        (entry.seq as usize, Root { cid: entry.content, selector: Selector::all(), held })
+    };
+    let roots = entries.iter().enumerate().map(root).collect();
+    Fetch::new(store.clone(), FetchConfig { chain: entries.into(), ..FetchConfig::default() }, roots, ())
+}
+
+#[test]
+fn the_contents_of_a_thousand_entries_are_asked_for_by_the_ends_of_their_chain() {
+    let mut feed = Feed::new();
+    feed.append(1000, 3);
+    let mut fetch = contents(&empty(), &feed.entries);
+    let request = fetch.next_request().expect("walks").expect("there is something to ask for");
+    let first = feed.entries[0];
+    assert_eq!(request.roots.iter().map(|root| root.cid).collect::<Vec<_>>(), [first.content]);
+    assert_eq!(request.chain, Some(Chain { after: first.cid, to: feed.head().cid }));
+    assert!(request.encode().expect("encodes").len() < 500);
+
+    // A leaf that is held is not sent again: what stands behind it is named, and all before one by one.
+    let mut feed = Feed::new();
+    for i in 0..10 {
+        feed.append_content(*leaf(&i.to_string()).cid(), vec![leaf(&i.to_string())]);
+    }
+    let store = empty();
+    store.put(&leaf("6")).expect("puts");
+    let request = contents(&store, &feed.entries).next_request().expect("walks").expect("a request");
+    assert_eq!(request.roots.len(), 6, "0 to 5, and not 6");
+    assert_eq!(request.chain, Some(Chain { after: feed.entries[6].cid, to: feed.head().cid }));
+}
+
+#[test]
+fn a_provider_that_holds_the_contents_and_not_the_chain_is_asked_for_them_one_by_one() {
+    let mut feed = Feed::new();
+    feed.append(40, 5);
+    let bare = Arc::new(MemoryBlockstore::new());
+    for entry in &feed.entries {
+        for found in closure(feed.store.as_ref(), [entry.content]) {
+            let Ok(Found::Block(block)) = found else { panic!("{found:?}") };
+            bare.put(&block).expect("puts");
+        }
+    }
+    let (store, provider) = (empty(), Local::new(&bare));
+    let (fetch, result) = block_on(provider.sync(contents(&store, &feed.entries)));
+    result.expect("syncs");
+    assert_eq!(store.len(), bare.len());
+    assert_eq!(fetch.expect("the fetch").stats().segments, 2, "once by the chain, once one by one");
 }
 
 #[test]
