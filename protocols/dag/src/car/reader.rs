@@ -11,7 +11,7 @@ use super::{
     CarError,
     header::{Header, V2_HEADER_BYTES, V2Header},
 };
-use crate::Block;
+use crate::{Block, hash};
 
 /// How much is asked of the source at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -105,10 +105,10 @@ impl<R: Read> CarReader<R> {
         }
         let bytes = Bytes::from(self.exact(len as usize)?);
         let mut rest = bytes.as_ref();
-        let cid = Cid::read_bytes(&mut rest).map_err(|error| CarError::Section {
+        let cid = hash::take_cid(&mut rest).map_err(|error| CarError::Section {
             at,
             blocks,
-            what: format!("it begins with no CID: {error}"),
+            what: format!("it begins with {error}"),
         })?;
         let data = bytes.slice(bytes.len() - rest.len()..);
         let block = Block::verify(cid, data).map_err(|source| CarError::Block { at, blocks, source })?;
