@@ -148,10 +148,7 @@ impl Entry {
 
     /// The entry as a block: DAG-CBOR, SHA2-256.
     pub fn to_block(&self) -> Result<Block, FeedError> {
-        if let Some(meta) = &self.meta {
-            let len = cbor::to_vec(meta).map_err(|error| FeedError::Head(error.to_string()))?.len();
-            check_len("an entry's meta", len, limits::MAX_ENTRY_META_BYTES)?;
-        }
+        self.check_meta()?;
         let bytes = cbor::to_vec(self).map_err(|error| FeedError::Head(error.to_string()))?;
         check_len("an entry", bytes.len(), limits::MAX_ENTRY_BYTES)?;
         Ok(Block::new(Codec::DagCbor, HashCode::Sha2_256, bytes)?)
@@ -169,8 +166,14 @@ impl Entry {
             (0, _) => Err(refuse("its sequence number is 0".into())),
             (1, Some(_)) => Err(refuse("it is the first one and yet has a previous one".into())),
             (2.., None) => Err(refuse("it is not the first one and yet has no previous one".into())),
-            _ => Ok(entry),
+            _ => entry.check_meta().map(|()| entry),
         }
+    }
+
+    fn check_meta(&self) -> Result<(), FeedError> {
+        let Some(meta) = &self.meta else { return Ok(()) };
+        let len = cbor::to_vec(meta).map_err(|error| FeedError::Head(error.to_string()))?.len();
+        check_len("an entry's meta", len, limits::MAX_ENTRY_META_BYTES)
     }
 }
 
@@ -378,8 +381,14 @@ mod tests {
     fn meta_is_taken_at_the_cap_and_refused_beyond_it() {
         let meta = |len: usize| Some(Ipld::Bytes(vec![0; len - 3]));
         let entry = |meta| Entry { previous: None, seq: 1, time: 5, content: content("one"), meta };
-        assert!(entry(meta(limits::MAX_ENTRY_META_BYTES)).to_block().is_ok());
-        assert!(entry(meta(limits::MAX_ENTRY_META_BYTES + 1)).to_block().is_err());
+        let (fits, over) = (entry(meta(limits::MAX_ENTRY_META_BYTES)), entry(meta(limits::MAX_ENTRY_META_BYTES + 1)));
+        assert!(fits.to_block().is_ok() && over.to_block().is_err());
+        let read = |entry| {
+            let bytes = cbor::to_vec(&entry).expect("encodes");
+            Entry::from_block(&Block::new(Codec::DagCbor, HashCode::Sha2_256, bytes).expect("a block"))
+        };
+        assert!(read(fits).is_ok());
+        assert!(matches!(read(over), Err(FeedError::TooLarge { .. })), "nor may a stranger's be longer");
     }
 
     #[test]
