@@ -1,38 +1,21 @@
-//! What the tests of this crate share: nodes in this process, events, the local API over a plain socket.
+//! What the tests of this crate share: daemons and their events, the local API over a plain socket.
 
 use std::{
     collections::HashMap,
-    ops::Deref,
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
-    sync::{Arc, Mutex, Once},
-    time::Duration,
+    sync::{Arc, Mutex},
 };
 
-use cid::Cid;
-use dagmesh::{
-    Api, Node,
-    api::{EventStream, ProgressSink},
-    config::{Config, Profile},
-    dag::{Block, Codec, Entry, FeedName, HashCode, SignedHead},
-    dagsync::feed_sync::BlockHook,
-    store::Store,
-    ticket::Target,
-    types::{Content, Event, Follow, FollowRequest, FollowState, PublishRequest, Published, TicketRequest},
-};
 use dagmesh_tests::{Daemon, DaemonOptions, wait_for_some};
-use futures::StreamExt;
-use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::Child,
 };
 
-/// How long anything may take that is certain to come: a debug build on a loaded machine, with room.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) use dagmesh_tests::peer::{Peer, PeerOptions, SOON, long_chain};
 
 // ---- Daemons ---------------------------------------------------------------------------------------------------
 
@@ -216,247 +199,6 @@ impl Watch {
     }
 }
 
-// ---- Nodes in this process -------------------------------------------------------------------------------------
-
-/// A node in this process, with a home that goes when it does.
-pub(crate) struct Peer {
-    node: Node,
-    home: Arc<TempDir>,
-}
-
-impl Deref for Peer {
-    type Target = Node;
-    fn deref(&self) -> &Node {
-        &self.node
-    }
-}
-
-/// How a [`Peer`] is started.
-#[derive(Default)]
-pub(crate) struct PeerOptions {
-    pub(crate) home: Option<Arc<TempDir>>,
-    pub(crate) key: Option<Keypair>,
-    pub(crate) tcp_only: bool,
-    pub(crate) network: Option<&'static str>,
-    pub(crate) republish: bool,
-    pub(crate) allow: Vec<PeerId>,
-}
-
-impl Peer {
-    pub(crate) async fn start() -> Self {
-        Self::with(PeerOptions::default()).await
-    }
-
-    pub(crate) async fn with(options: PeerOptions) -> Self {
-        Self::launch(options, None::<fn(&Block, bool) -> dagmesh::dagsync::Flow>).await
-    }
-
-    /// A node whose every sync is seen by `hook`.
-    pub(crate) async fn hooked(hook: impl BlockHook) -> Self {
-        Self::launch(PeerOptions::default(), Some(hook)).await
-    }
-
-    async fn launch(options: PeerOptions, hook: Option<impl BlockHook>) -> Self {
-        logs();
-        let home = options.home.unwrap_or_else(|| Arc::new(tempfile::tempdir().expect("a home")));
-        let mut config = Config::of_profile(Profile::Test);
-        if options.tcp_only {
-            config.swarm.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
-        }
-        config.sync.republish = options.republish;
-        config.sync.allow = options.allow;
-        if let Some(network) = options.network {
-            config.swarm.network = network.to_owned();
-        }
-        let mut builder = Node::builder().home(home.path()).config(config);
-        if let Some(key) = options.key {
-            builder = builder.key(key);
-        }
-        if let Some(hook) = hook {
-            builder = builder.block_hook(hook);
-        }
-        Self { node: builder.start().await.expect("a node"), home }
-    }
-
-    /// A new node on the home of this one, which is to be shut down.
-    pub(crate) async fn again(self) -> Self {
-        let Self { node, home } = self;
-        drop(node);
-        Self::with(PeerOptions { home: Some(home), ..PeerOptions::default() }).await
-    }
-
-    /// A file or folder of the test's own, beside what the node keeps.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.home.path().join("test-files").join(name)
-    }
-
-    /// Writes a file and gives its path.
-    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        std::fs::write(&path, content).expect("a file");
-        path
-    }
-
-    /// Publishes a file of its own with this content.
-    pub(crate) async fn publish_text(&self, content: &str) -> Published {
-        let path = self.write("published", content);
-        self.node.publish(PublishRequest::new(Content::Path(path)), ProgressSink::none()).await.expect("published")
-    }
-
-    /// Publishes `count` files, one an entry, each with another content; the newest entry.
-    pub(crate) async fn publish_many(&self, count: usize, mark: &str) -> Published {
-        let mut last = None;
-        for n in 0..count {
-            last = Some(self.publish_text(&format!("{mark} {n}")).await);
-        }
-        last.expect("an entry")
-    }
-
-    /// What leads to its feed `main`.
-    pub(crate) async fn target(&self) -> Target {
-        self.node.ticket(TicketRequest::default()).await.expect("a ticket").ticket.parse().expect("a target")
-    }
-
-    /// Its address over TCP, with its peer id.
-    pub(crate) async fn tcp_addr(&self) -> Multiaddr {
-        let addrs = self.node.addrs().await.expect("addresses");
-        let tcp = |addr: &&Multiaddr| addr.to_string().contains("/tcp/") && !addr.to_string().contains("/ws");
-        addrs.iter().find(tcp).expect("an address over TCP").clone()
-    }
-
-    /// Follows, and waits until that is in sync.
-    pub(crate) async fn follow_wait(&self, request: FollowRequest) -> Follow {
-        let follow = self.node.follow(FollowRequest { wait: true, ..request }, ProgressSink::none());
-        tokio::time::timeout(SOON, follow).await.expect("in sync in time").expect("in sync")
-    }
-
-    /// How it stands with a publisher's feed `main`.
-    pub(crate) async fn standing(&self, publisher: PeerId) -> Option<Follow> {
-        let follows = self.node.follows().await.expect("follows");
-        follows.into_iter().find(|follow| follow.publisher == publisher && follow.feed == FeedName::default())
-    }
-
-    /// Waits until it is in sync with `publisher` at `seq`.
-    pub(crate) async fn in_sync_at(&self, publisher: PeerId, seq: u64) -> Follow {
-        let mut last = None;
-        wait_for_some(SOON, &format!("{publisher} in sync at {seq}"), async || {
-            let follow = self.standing(publisher).await?;
-            if last != Some(follow.state) {
-                println!("{follow:?}");
-                last = Some(follow.state);
-            }
-            Some(follow).filter(|follow| follow.state == FollowState::InSync && follow.latest_seq == Some(seq))
-        })
-        .await
-    }
-
-    /// Whether it holds this block.
-    pub(crate) fn holds(&self, cid: &Cid) -> bool {
-        self.node.blockstore().has(cid).expect("a look into the store")
-    }
-
-    /// The events from now on.
-    pub(crate) async fn events(&self) -> Events {
-        Events { stream: self.node.watch().await.expect("events"), seen: Vec::new() }
-    }
-
-    /// The entries of `publisher`'s chain that it holds, from `head` down.
-    pub(crate) fn chain(&self, head: Cid) -> Vec<(Cid, Entry)> {
-        let (store, mut next, mut chain) = (self.node.blockstore(), Some(head), Vec::new());
-        while let Some(cid) = next
-            && let Some(block) = store.block(&cid).expect("a look into the store")
-        {
-            let entry = Entry::from_block(&block).expect("an entry");
-            next = entry.previous;
-            chain.push((cid, entry));
-        }
-        chain
-    }
-}
-
-/// The events of a node in this process.
-pub(crate) struct Events {
-    stream: EventStream,
-    /// All that have been read.
-    pub(crate) seen: Vec<Event>,
-}
-
-impl Events {
-    /// Reads on until an event `fits`, and gives it.
-    pub(crate) async fn until(&mut self, what: &str, mut fits: impl FnMut(&Event) -> bool) -> Event {
-        let reading = async {
-            loop {
-                let event = self.stream.next().await.expect("a node that runs");
-                self.seen.push(event.clone());
-                if fits(&event) {
-                    return event;
-                }
-            }
-        };
-        match tokio::time::timeout(SOON, reading).await {
-            Ok(event) => event,
-            Err(_) => panic!("waited in vain for {what}; there were {:#?}", self.seen),
-        }
-    }
-
-    /// Reads on until the sync with `head` is done: entries, blocks, bytes, and how long it took.
-    pub(crate) async fn finished(&mut self, of: Cid) -> (u64, u64, u64, Duration) {
-        let what = format!("the end of the sync with {of}");
-        match self.until(&what, |event| matches!(event, Event::SyncFinished { head, .. } if *head == of)).await {
-            Event::SyncFinished { count, blocks, bytes, duration_ms, .. } => {
-                (count, blocks, bytes, Duration::from_millis(duration_ms))
-            }
-            _ => unreachable!("it fits"),
-        }
-    }
-
-    /// The heads of the syncs that began so far.
-    pub(crate) fn started(&self) -> Vec<Cid> {
-        let head = |event: &Event| match event {
-            Event::SyncStarted { head, .. } => Some(*head),
-            _ => None,
-        };
-        self.seen.iter().filter_map(head).collect()
-    }
-
-    /// The sequence numbers that `latest` moved over so far.
-    pub(crate) fn latest(&self) -> Vec<u64> {
-        let seq = |event: &Event| match event {
-            Event::LatestMoved { seq, .. } => Some(*seq),
-            _ => None,
-        };
-        self.seen.iter().filter_map(seq).collect()
-    }
-}
-
-/// A publisher's home with a chain of `entries` entries, each with a content of its own, written in one transaction:
-/// to publish them one by one costs a sync of the disk each. Gives the key, the home, and the CIDs of the entries by
-/// their number, from 1 on (0 is unused).
-pub(crate) fn long_chain(entries: u64) -> (Keypair, Arc<TempDir>, Vec<Cid>) {
-    let (key, home) = (Keypair::generate_ed25519(), Arc::new(tempfile::tempdir().expect("a home")));
-    let store = Store::open(home.path().join("store")).expect("a store");
-    let (feed, mut cids) = (FeedName::default(), vec![Cid::default()]);
-    store
-        .transaction(|batch| {
-            let mut previous = None;
-            for seq in 1..=entries {
-                let data = format!("content {seq}").into_bytes();
-                let content = Block::new(Codec::Raw, HashCode::Sha2_256, data).expect("a block");
-                let entry = Entry { previous, seq, time: seq, content: *content.cid(), meta: None };
-                let block = entry.to_block().expect("an entry");
-                let head = SignedHead::sign(&key, &feed, *block.cid(), seq, seq).expect("a head");
-                batch.put_blocks(&[content])?;
-                batch.publish_entry(&block, &head)?;
-                previous = Some(*block.cid());
-                cids.push(*block.cid());
-            }
-            Ok::<_, dagmesh::store::Error>(())
-        })
-        .expect("a chain");
-    (key, home, cids)
-}
-
 /// Counts how often each thing occurs.
 pub(crate) fn counted<T: std::hash::Hash + Eq>(things: impl IntoIterator<Item = T>) -> HashMap<T, usize> {
     let mut counts = HashMap::new();
@@ -477,13 +219,4 @@ pub(crate) fn seed() -> u64 {
     };
     println!("DAGMESH_TEST_SEED={seed}");
     seed
-}
-
-/// What nodes in this process log is shown with the test that fails.
-fn logs() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let filter = tracing_subscriber::EnvFilter::new("warn,dagmesh=debug");
-        tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
-    });
 }

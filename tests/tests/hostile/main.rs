@@ -1,0 +1,6 @@
+//! Hostile peers against real nodes, over real connections: one test for each row of the table of hostile inputs, named
+//! by the row.
+//!
+//! A test that fails prints what the nodes logged.
+
+#![allow(clippy::indexing_slicing, reason = "a test that finds another shape than it expects has failed")]
