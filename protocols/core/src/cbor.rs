@@ -9,7 +9,7 @@
 use cid::Cid;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::limits;
+use crate::{limits, take_cid};
 
 /// Why bytes are no DAG-CBOR that we take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -272,11 +272,9 @@ impl<'a> Scanner<'a> {
         let what = |what: String| CborError::Link { at: start, what };
         match self.take(len)? {
             [0, cid @ ..] if cid.len() <= limits::MAX_CID_BYTES => {
-                let parsed = Cid::try_from(cid).map_err(|error| what(error.to_string()))?;
-                if parsed.encoded_len() != cid.len() {
-                    return Err(what("bytes follow the CID".into()));
-                }
-                Ok(parsed)
+                let mut rest = cid;
+                let parsed = take_cid(&mut rest).map_err(|error| what(error.to_string()))?;
+                if rest.is_empty() { Ok(parsed) } else { Err(what("bytes follow the CID".into())) }
             }
             [0, cid @ ..] => {
                 Err(what(format!("{} bytes where at most {} may stand", cid.len(), limits::MAX_CID_BYTES)))

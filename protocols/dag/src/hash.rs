@@ -91,9 +91,6 @@ pub enum CidError {
         /// What was wrong.
         reason: String,
     },
-    /// No binary CID, or one that is not in its shortest form.
-    #[error("no binary CID: {0}")]
-    Binary(String),
     /// A codec whose links we cannot read.
     #[error("codec 0x{0:x} is none of raw, dag-pb, dag-cbor, dag-json")]
     Codec(u64),
@@ -134,22 +131,6 @@ pub fn check_cid(cid: &Cid) -> Result<(Codec, HashCode), CidError> {
     if len == expected { Ok((codec, hash)) } else { Err(CidError::Digest { len, expected }) }
 }
 
-/// Takes the binary CID at the front of `bytes`, at most [`limits::MAX_CID_BYTES`] long, and leaves what follows it. A
-/// CID has one form: numbers that overflow or are longer than they need be are refused. Its codec and hash are not
-/// checked.
-pub fn take_cid(bytes: &mut &[u8]) -> Result<Cid, CidError> {
-    let mut rest = bytes.get(..limits::MAX_CID_BYTES).unwrap_or(bytes);
-    let before = rest.len();
-    let cid = Cid::read_bytes(&mut rest).map_err(|error| CidError::Binary(error.to_string()))?;
-    let taken = before - rest.len();
-    // The varint decoder lets the bits of a tenth byte that 64 do not hold fall away.
-    if cid.encoded_len() != taken {
-        return Err(CidError::Binary(format!("{taken} bytes where {} would do", cid.encoded_len())));
-    }
-    *bytes = bytes.get(taken..).unwrap_or_default();
-    Ok(cid)
-}
-
 /// Reads a CID that a person typed, in any multibase, and checks it with [`check_cid`].
 pub fn parse_cid(text: &str) -> Result<Cid, CidError> {
     let cid = Cid::try_from(text.strip_prefix("/ipfs/").unwrap_or(text))
@@ -173,21 +154,6 @@ mod tests {
         assert_eq!(check_cid(&cid(0x55, 0x11, &[1; 20])), Err(CidError::Hash(0x11)), "sha1");
         assert_eq!(check_cid(&cid(0x55, 0xd5, &[1; 16])), Err(CidError::Hash(0xd5)), "md5");
         assert_eq!(check_cid(&cid(0x55, 0x12, &[1; 16])), Err(CidError::Digest { len: 16, expected: 32 }));
-    }
-
-    #[test]
-    fn a_binary_cid_is_taken_in_its_one_form_alone() {
-        let short = cid(0x55, 0x12, &[1; 32]).to_bytes();
-        let bytes = [&short[..], &[7, 7]].concat();
-        let mut rest = &bytes[..];
-        assert_eq!(take_cid(&mut rest).expect("a CID").to_bytes(), short);
-        assert_eq!(rest, [7, 7]);
-        // 0x55 again, with a bit that is beyond the 64th.
-        let overflowing = [&[1, 0xd5][..], &[0x80; 8], &[0x02], &short[2..]].concat();
-        let not_minimal = [&[1, 0xd5, 0x00][..], &short[2..]].concat();
-        for bytes in [&overflowing[..], &not_minimal, &short[..20], &[]] {
-            assert!(matches!(take_cid(&mut &bytes[..]), Err(CidError::Binary(_))), "{bytes:?}");
-        }
     }
 
     #[test]

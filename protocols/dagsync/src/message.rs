@@ -17,7 +17,7 @@ use dagmesh_core::{
     frame, limits,
 };
 use dagmesh_dag::{
-    CidError, check_cid, hash,
+    CidError, check_cid,
     selector::{Selector, SelectorError},
     walk::Root,
 };
@@ -263,7 +263,7 @@ pub fn append_block(buffer: &mut Vec<u8>, cid: &Cid, data: &[u8]) {
 /// Takes the CID at the front; what is left in `bytes` follows it.
 fn take_cid(bytes: &mut Bytes) -> Result<Cid, MessageError> {
     let (before, mut rest) = (bytes.len(), &bytes[..]);
-    let cid = hash::take_cid(&mut rest).map_err(|error| MessageError::Frame(format!("it holds {error}")))?;
+    let cid = dagmesh_core::take_cid(&mut rest).map_err(|error| MessageError::Frame(format!("it holds {error}")))?;
     let taken = before - rest.len();
     bytes.advance(taken);
     Ok(cid)

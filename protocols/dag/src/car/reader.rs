@@ -5,13 +5,13 @@ use std::{
 
 use bytes::Bytes;
 use cid::Cid;
-use dagmesh_core::limits;
+use dagmesh_core::{limits, take_cid};
 
 use super::{
     CarError,
     header::{Header, V2_HEADER_BYTES, V2Header},
 };
-use crate::{Block, hash};
+use crate::Block;
 
 /// How much is asked of the source at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -105,7 +105,7 @@ impl<R: Read> CarReader<R> {
         }
         let bytes = Bytes::from(self.exact(len as usize)?);
         let mut rest = bytes.as_ref();
-        let cid = hash::take_cid(&mut rest).map_err(|error| CarError::Section {
+        let cid = take_cid(&mut rest).map_err(|error| CarError::Section {
             at,
             blocks,
             what: format!("it begins with {error}"),
