@@ -191,6 +191,14 @@ struct HeadFields {
 }
 
 impl HeadFields {
+    /// What holds for a head on both sides, whoever has signed it.
+    fn check(&self) -> Result<(), FeedError> {
+        if self.seq == 0 {
+            return Err(FeedError::Head("its sequence number is 0".into()));
+        }
+        crate::check_cid(&self.head).map(drop).map_err(|error| FeedError::Head(error.to_string()))
+    }
+
     /// What is signed: the domain, then each field but the signature, each behind its length as an unsigned varint;
     /// integers as eight bytes, big endian.
     fn signed_bytes(&self) -> Vec<u8> {
@@ -235,6 +243,7 @@ impl SignedHead {
         let pubkey = key.public().encode_protobuf().into();
         let mut fields =
             HeadFields { v: HEAD_VERSION, head, topic: feed.clone(), seq, time, pubkey, sig: Default::default() };
+        fields.check()?;
         let sig = key.sign(&fields.signed_bytes()).map_err(|error| FeedError::Signing(error.to_string()))?;
         fields.sig = sig.into();
         let bytes = cbor::to_vec(&fields).map_err(|error| FeedError::Head(error.to_string()))?;
@@ -249,10 +258,7 @@ impl SignedHead {
         if fields.v != HEAD_VERSION {
             return Err(FeedError::Head(format!("its version is {}, not {HEAD_VERSION}", fields.v)));
         }
-        if fields.seq == 0 {
-            return Err(FeedError::Head("its sequence number is 0".into()));
-        }
-        crate::check_cid(&fields.head).map_err(|error| FeedError::Head(error.to_string()))?;
+        fields.check()?;
         let key = PublicKey::try_decode_protobuf(&fields.pubkey).map_err(|error| FeedError::Head(error.to_string()))?;
         let publisher = key.to_peer_id();
         if !key.verify(&fields.signed_bytes(), &fields.sig) {
@@ -336,6 +342,15 @@ mod tests {
                 bytes[at] ^= bit;
                 assert!(SignedHead::decode(&bytes).is_err(), "byte {at} changed and the head was taken");
             }
+        }
+    }
+
+    #[test]
+    fn a_head_that_nobody_would_take_is_not_signed() {
+        let (key, feed) = (Keypair::generate_ed25519(), FeedName::default());
+        let weak = Cid::new_v1(0x55, cid::multihash::Multihash::wrap(0x11, &[1; 20]).expect("fits"));
+        for (entry, seq) in [(content("one"), 0), (weak, 1)] {
+            assert!(matches!(SignedHead::sign(&key, &feed, entry, seq, 1), Err(FeedError::Head(_))));
         }
     }
 
