@@ -18,6 +18,10 @@ demo *ARGS:
 bench NAME *ARGS:
     cargo run --release --package dagmesh-benches -- {{NAME}} {{ARGS}}
 
+# Fuzzes one target, or all: `just fuzz car 600`; `fuzz/run list` names them.
+fuzz TARGET="" SECONDS="60":
+    fuzz/run {{SECONDS}} {{TARGET}}
+
 # Formats everything.
 fmt:
     cargo fmt --all

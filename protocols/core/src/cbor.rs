@@ -9,7 +9,7 @@
 use cid::Cid;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::limits;
+use crate::{limits, take_cid};
 
 /// Why bytes are no DAG-CBOR that we take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -170,7 +170,12 @@ impl<'a> Scanner<'a> {
                 20..=22 => Ok((7, 0)),
                 27 => {
                     let value = f64::from_bits(self.argument(8)?);
-                    if value.is_finite() { Ok((7, 0)) } else { Err(bad("a float that is not finite")) }
+                    // The zero without a sign is the only one.
+                    let negative_zero = value == 0.0 && value.is_sign_negative();
+                    match value.is_finite() && !negative_zero {
+                        true => Ok((7, 0)),
+                        false => Err(bad("a float that is not finite, or a negative zero")),
+                    }
                 }
                 _ => Err(bad("a simple value or a short float")),
             };
@@ -267,11 +272,9 @@ impl<'a> Scanner<'a> {
         let what = |what: String| CborError::Link { at: start, what };
         match self.take(len)? {
             [0, cid @ ..] if cid.len() <= limits::MAX_CID_BYTES => {
-                let parsed = Cid::try_from(cid).map_err(|error| what(error.to_string()))?;
-                if parsed.encoded_len() != cid.len() {
-                    return Err(what("bytes follow the CID".into()));
-                }
-                Ok(parsed)
+                let mut rest = cid;
+                let parsed = take_cid(&mut rest).map_err(|error| what(error.to_string()))?;
+                if rest.is_empty() { Ok(parsed) } else { Err(what("bytes follow the CID".into())) }
             }
             [0, cid @ ..] => {
                 Err(what(format!("{} bytes where at most {} may stand", cid.len(), limits::MAX_CID_BYTES)))
@@ -330,6 +333,7 @@ mod tests {
             ("an indefinite list", &[0x9f, 0xff]),
             ("a half float", &[0xf9, 0x3c, 0x00]),
             ("NaN", &[0xfb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0]),
+            ("negative zero", &[0xfb, 0x80, 0, 0, 0, 0, 0, 0, 0]),
             ("undefined", &[0xf7]),
             ("a tag other than 42", &[0xc1, 0x00]),
             ("keys out of order", &[0xa2, 0x61, b'b', 0x00, 0x61, b'a', 0x00]),

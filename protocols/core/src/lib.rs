@@ -3,6 +3,7 @@
 //! - [`Machine`]: a protocol as a state machine without I/O.
 //! - [`frame`]: messages behind a length prefix, refused before memory is taken.
 //! - [`cbor`]: the one bounded DAG-CBOR codec, and the scanner that finds links without building a tree.
+//! - [`take_cid`]: a binary CID, in its one form.
 //! - [`bounded`]: collections that cannot be decoded past their bound.
 //! - [`limits`]: every cap of the house, each with its reason.
 //!
@@ -10,8 +11,10 @@
 
 pub mod bounded;
 pub mod cbor;
+mod cid_bytes;
 pub mod frame;
 pub mod limits;
 mod machine;
 
+pub use cid_bytes::{NoCid, take_cid};
 pub use machine::Machine;

@@ -148,10 +148,7 @@ impl Entry {
 
     /// The entry as a block: DAG-CBOR, SHA2-256.
     pub fn to_block(&self) -> Result<Block, FeedError> {
-        if let Some(meta) = &self.meta {
-            let len = cbor::to_vec(meta).map_err(|error| FeedError::Head(error.to_string()))?.len();
-            check_len("an entry's meta", len, limits::MAX_ENTRY_META_BYTES)?;
-        }
+        self.check_meta()?;
         let bytes = cbor::to_vec(self).map_err(|error| FeedError::Head(error.to_string()))?;
         check_len("an entry", bytes.len(), limits::MAX_ENTRY_BYTES)?;
         Ok(Block::new(Codec::DagCbor, HashCode::Sha2_256, bytes)?)
@@ -169,8 +166,14 @@ impl Entry {
             (0, _) => Err(refuse("its sequence number is 0".into())),
             (1, Some(_)) => Err(refuse("it is the first one and yet has a previous one".into())),
             (2.., None) => Err(refuse("it is not the first one and yet has no previous one".into())),
-            _ => Ok(entry),
+            _ => entry.check_meta().map(|()| entry),
         }
+    }
+
+    fn check_meta(&self) -> Result<(), FeedError> {
+        let Some(meta) = &self.meta else { return Ok(()) };
+        let len = cbor::to_vec(meta).map_err(|error| FeedError::Head(error.to_string()))?.len();
+        check_len("an entry's meta", len, limits::MAX_ENTRY_META_BYTES)
     }
 }
 
@@ -188,6 +191,14 @@ struct HeadFields {
 }
 
 impl HeadFields {
+    /// What holds for a head on both sides, whoever has signed it.
+    fn check(&self) -> Result<(), FeedError> {
+        if self.seq == 0 {
+            return Err(FeedError::Head("its sequence number is 0".into()));
+        }
+        crate::check_cid(&self.head).map(drop).map_err(|error| FeedError::Head(error.to_string()))
+    }
+
     /// What is signed: the domain, then each field but the signature, each behind its length as an unsigned varint;
     /// integers as eight bytes, big endian.
     fn signed_bytes(&self) -> Vec<u8> {
@@ -232,6 +243,7 @@ impl SignedHead {
         let pubkey = key.public().encode_protobuf().into();
         let mut fields =
             HeadFields { v: HEAD_VERSION, head, topic: feed.clone(), seq, time, pubkey, sig: Default::default() };
+        fields.check()?;
         let sig = key.sign(&fields.signed_bytes()).map_err(|error| FeedError::Signing(error.to_string()))?;
         fields.sig = sig.into();
         let bytes = cbor::to_vec(&fields).map_err(|error| FeedError::Head(error.to_string()))?;
@@ -246,10 +258,7 @@ impl SignedHead {
         if fields.v != HEAD_VERSION {
             return Err(FeedError::Head(format!("its version is {}, not {HEAD_VERSION}", fields.v)));
         }
-        if fields.seq == 0 {
-            return Err(FeedError::Head("its sequence number is 0".into()));
-        }
-        crate::check_cid(&fields.head).map_err(|error| FeedError::Head(error.to_string()))?;
+        fields.check()?;
         let key = PublicKey::try_decode_protobuf(&fields.pubkey).map_err(|error| FeedError::Head(error.to_string()))?;
         let publisher = key.to_peer_id();
         if !key.verify(&fields.signed_bytes(), &fields.sig) {
@@ -337,6 +346,15 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_nobody_would_take_is_not_signed() {
+        let (key, feed) = (Keypair::generate_ed25519(), FeedName::default());
+        let weak = Cid::new_v1(0x55, cid::multihash::Multihash::wrap(0x11, &[1; 20]).expect("fits"));
+        for (entry, seq) in [(content("one"), 0), (weak, 1)] {
+            assert!(matches!(SignedHead::sign(&key, &feed, entry, seq, 1), Err(FeedError::Head(_))));
+        }
+    }
+
+    #[test]
     fn a_head_with_another_key_put_in_is_refused() {
         let signed = head(&Keypair::generate_ed25519(), 7, "head");
         let other = Keypair::generate_ed25519();
@@ -378,8 +396,14 @@ mod tests {
     fn meta_is_taken_at_the_cap_and_refused_beyond_it() {
         let meta = |len: usize| Some(Ipld::Bytes(vec![0; len - 3]));
         let entry = |meta| Entry { previous: None, seq: 1, time: 5, content: content("one"), meta };
-        assert!(entry(meta(limits::MAX_ENTRY_META_BYTES)).to_block().is_ok());
-        assert!(entry(meta(limits::MAX_ENTRY_META_BYTES + 1)).to_block().is_err());
+        let (fits, over) = (entry(meta(limits::MAX_ENTRY_META_BYTES)), entry(meta(limits::MAX_ENTRY_META_BYTES + 1)));
+        assert!(fits.to_block().is_ok() && over.to_block().is_err());
+        let read = |entry| {
+            let bytes = cbor::to_vec(&entry).expect("encodes");
+            Entry::from_block(&Block::new(Codec::DagCbor, HashCode::Sha2_256, bytes).expect("a block"))
+        };
+        assert!(read(fits).is_ok());
+        assert!(matches!(read(over), Err(FeedError::TooLarge { .. })), "nor may a stranger's be longer");
     }
 
     #[test]

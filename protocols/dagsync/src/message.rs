@@ -286,10 +286,10 @@ pub fn append_block(buffer: &mut Vec<u8>, cid: &Cid, data: &[u8]) {
 
 /// Takes the CID at the front; what is left in `bytes` follows it.
 fn take_cid(bytes: &mut Bytes) -> Result<Cid, MessageError> {
-    let mut rest = bytes.get(..bytes.len().min(limits::MAX_CID_BYTES)).unwrap_or_default();
-    let before = rest.len();
-    let cid = Cid::read_bytes(&mut rest).map_err(|error| MessageError::Frame(format!("it holds no CID: {error}")))?;
-    bytes.advance(before - rest.len());
+    let (before, mut rest) = (bytes.len(), &bytes[..]);
+    let cid = dagmesh_core::take_cid(&mut rest).map_err(|error| MessageError::Frame(format!("it holds {error}")))?;
+    let taken = before - rest.len();
+    bytes.advance(taken);
     Ok(cid)
 }
 
@@ -345,6 +345,14 @@ mod tests {
             let prefix = unsigned_varint_len(&buffer);
             assert_eq!(Frame::decode(Bytes::from(buffer).slice(prefix..)), Ok(frame));
         }
+    }
+
+    #[test]
+    fn a_cid_with_a_number_that_overflows_is_refused() {
+        let cid = block("one").cid().to_bytes();
+        let overflowing = [&[KIND_MISSING, 1, 0xd5][..], &[0x80; 8], &[0x02], &cid[2..]].concat();
+        assert!(matches!(Frame::decode(overflowing.into()), Err(MessageError::Frame(_))));
+        assert!(Frame::decode([&[KIND_MISSING][..], &cid].concat().into()).is_ok());
     }
 
     fn unsigned_varint_len(bytes: &[u8]) -> usize {

@@ -5,7 +5,7 @@ use std::{
 
 use bytes::Bytes;
 use cid::Cid;
-use dagmesh_core::limits;
+use dagmesh_core::{limits, take_cid};
 
 use super::{
     CarError,
@@ -105,10 +105,10 @@ impl<R: Read> CarReader<R> {
         }
         let bytes = Bytes::from(self.exact(len as usize)?);
         let mut rest = bytes.as_ref();
-        let cid = Cid::read_bytes(&mut rest).map_err(|error| CarError::Section {
+        let cid = take_cid(&mut rest).map_err(|error| CarError::Section {
             at,
             blocks,
-            what: format!("it begins with no CID: {error}"),
+            what: format!("it begins with {error}"),
         })?;
         let data = bytes.slice(bytes.len() - rest.len()..);
         let block = Block::verify(cid, data).map_err(|source| CarError::Block { at, blocks, source })?;

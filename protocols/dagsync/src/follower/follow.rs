@@ -249,7 +249,7 @@ impl Follow {
         [ask, work].into_iter().flatten()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn remembered_peers(&self) -> usize {
         self.providers.len().max(self.faults.len())
     }

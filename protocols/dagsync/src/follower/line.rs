@@ -47,7 +47,7 @@ impl<K: Ord + Clone> Line<K> {
         self.places.clear();
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn len(&self) -> usize {
         debug_assert_eq!(self.order.len(), self.places.len());
         self.order.len()

@@ -20,7 +20,7 @@ mod ask;
 mod follow;
 mod line;
 mod run;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod tests;
 mod types;
 
@@ -35,6 +35,8 @@ use libp2p_identity::PeerId;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+#[cfg(fuzzing)]
+pub use self::tests::world::fuzz;
 pub use self::types::{
     CallId, Config, Effect, Event, FailureKind, FollowKey, Input, Latest, Policy, Share, StartSync, State, Status,
     Summary, SyncId,

@@ -1,5 +1,10 @@
 //! A follower, the keys of some publishers, and virtual time.
 
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, Mutex},
+};
+
 use cid::Cid;
 use dagmesh_dag::{Block, Codec, FeedName, HashCode};
 use libp2p_identity::Keypair;
@@ -15,8 +20,11 @@ pub(super) fn own() -> PeerId {
     key_pair(255).public().to_peer_id()
 }
 
-fn key_pair(n: u8) -> Keypair {
-    Keypair::ed25519_from_bytes([n; 32]).expect("a key")
+/// Made once: a long run asks for them again and again.
+fn key_pair(n: u8) -> &'static Keypair {
+    static KEYS: LazyLock<Vec<Keypair>> =
+        LazyLock::new(|| (0..=255).map(|n| Keypair::ed25519_from_bytes([n; 32]).expect("a key")).collect());
+    &KEYS[usize::from(n)]
 }
 
 pub(super) fn peer(n: u8) -> PeerId {
@@ -42,8 +50,14 @@ pub(super) fn head(n: u8, seq: u64) -> SignedHead {
 
 /// A head with this number; another `text` makes it a fork.
 pub(super) fn head_of(n: u8, feed: &str, seq: u64, text: &str) -> SignedHead {
-    let feed = FeedName::new(feed).expect("a name");
-    SignedHead::sign(&key_pair(n), &feed, entry(&format!("{n} {feed} {seq} {text}")), seq, 1).expect("signs")
+    type Name = (u8, String, u64, String);
+    static HEADS: LazyLock<Mutex<HashMap<Name, SignedHead>>> = LazyLock::new(Mutex::default);
+    let sign = || {
+        let feed = FeedName::new(feed).expect("a name");
+        SignedHead::sign(key_pair(n), &feed, entry(&format!("{n} {feed} {seq} {text}")), seq, 1).expect("signs")
+    };
+    let mut heads = HEADS.lock().expect("no panic before");
+    heads.entry((n, feed.to_owned(), seq, text.to_owned())).or_insert_with(sign).clone()
 }
 
 pub(super) fn latest(n: u8, seq: u64) -> Latest {
