@@ -9,7 +9,7 @@
 //! A measurement is a module with `pub fn run(args: &Args) -> anyhow::Result<Vec<Row>>`, and an entry in [`ROWS`].
 //! It scales its workload by [`Args::scaled`], measures its ceiling through [`ceilings`] next to its figure, and gives
 //! a [`Row`] for every line of the table. What needs a line with delay has `dagmesh_tests::DelayProxy`; folders come
-//! from `dagmesh_tests::make_folder`.
+//! from `dagmesh_tests::make_folder`; what needs a process of its own, to be killed or for what it takes, has [`child`].
 
 use std::time::Duration;
 
@@ -18,13 +18,20 @@ use anyhow::{Context, Result};
 pub mod bulk;
 pub mod ceilings;
 pub mod chain;
+pub mod child;
+pub mod cold;
 mod content;
 pub mod edit;
+pub mod fanout;
+pub mod file;
+pub mod idle;
 pub mod increment;
 pub mod machine;
 mod nodes;
 mod report;
+pub mod resume;
 mod row;
+pub mod scale;
 pub mod small;
 
 pub use machine::Machine;
@@ -47,6 +54,12 @@ pub const ROWS: &[Entry] = &[
     Entry { name: "chain", run: chain::run },
     Entry { name: "increment", run: increment::run },
     Entry { name: "edit", run: edit::run },
+    Entry { name: "cold", run: cold::run },
+    Entry { name: "resume", run: resume::run },
+    Entry { name: "fanout", run: fanout::run },
+    Entry { name: "scale", run: scale::run },
+    Entry { name: "idle", run: idle::run },
+    Entry { name: "file", run: file::run },
 ];
 
 /// Measures, and prints each figure beside its ceiling.
@@ -60,7 +73,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// Size of the workload in parts of the whole one. Bars hold for the whole one alone.
-    #[arg(long, default_value_t = 1.0, value_parser = scale)]
+    #[arg(long, default_value_t = 1.0, value_parser = parse_scale)]
     pub scale: f64,
     /// How often each figure is measured; the best counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -131,7 +144,7 @@ fn names() -> impl Iterator<Item = &'static str> {
     ROWS.iter().map(|entry| entry.name).chain(["all"])
 }
 
-fn scale(text: &str) -> Result<f64, String> {
+fn parse_scale(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(scale) if scale > 0.0 && scale <= 100.0 => Ok(scale),
         _ => Err("a number above 0, at most 100".to_owned()),

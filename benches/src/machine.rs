@@ -4,6 +4,8 @@ use std::{fmt, fs, time::Duration};
 
 use serde::Serialize;
 
+/// Bytes in a MiB, to show memory in.
+pub(crate) const MIB: f64 = 1_048_576.0;
 /// CPU features on which our figures depend.
 const FEATURES: [&str; 6] = ["sha_ni", "avx2", "avx512f", "aes", "vaes", "sha2"];
 
@@ -69,11 +71,22 @@ pub fn peak_resident_bytes() -> Option<u64> {
     kib(&read("/proc/self/status"), "VmHWM")
 }
 
+/// Memory of another process, by its id: what it has resident, and what of that belongs to no file.
+pub fn memory_of(process: impl fmt::Display) -> Option<(u64, u64)> {
+    let rollup = read(&format!("/proc/{process}/smaps_rollup"));
+    Some((kib(&rollup, "Rss")?, kib(&rollup, "Anonymous")?))
+}
+
 /// CPU time that this process has used, on all cores; `None` where the system does not tell.
 pub fn cpu_time() -> Option<Duration> {
+    cpu_time_of("self")
+}
+
+/// The same of another process, by its id.
+pub fn cpu_time_of(process: impl fmt::Display) -> Option<Duration> {
     /// What Linux counts in, whatever its own clock (`USER_HZ`).
     const TICKS_PER_SEC: f64 = 100.0;
-    let stat = read("/proc/self/stat");
+    let stat = read(&format!("/proc/{process}/stat"));
     // The name of the program may hold blanks; the fields after it are numbered from 3.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);

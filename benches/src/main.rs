@@ -7,7 +7,7 @@ use dagmesh_benches::Args;
 
 /// Ends with 0 if every bar holds, 1 if one does not or a measurement failed, 2 on wrong usage.
 fn main() -> anyhow::Result<ExitCode> {
-    if dagmesh_benches::small::run_as_child()? {
+    if dagmesh_benches::child::run()? {
         return Ok(ExitCode::SUCCESS);
     }
     let args = Args::parse();

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -24,10 +24,11 @@ use tokio::time::timeout;
 /// How long anything that is waited for may take before the measurement is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A node with a home of its own, which goes with it.
+/// A node with a home of its own, which goes with it unless it is somebody else's.
 pub(crate) struct Running {
     pub(crate) node: Node,
-    home: TempDir,
+    home: PathBuf,
+    temporary: Option<TempDir>,
 }
 
 impl Running {
@@ -38,16 +39,22 @@ impl Running {
 
     /// A node with a home that has been prepared.
     pub(crate) async fn at(home: TempDir, key: Keypair) -> Result<Self> {
+        let node = Self::in_home(home.path().to_owned(), key).await?;
+        Ok(Self { temporary: Some(home), ..node })
+    }
+
+    /// A node with a home that stays when the node stops.
+    pub(crate) async fn in_home(home: PathBuf, key: Keypair) -> Result<Self> {
         let mut config = Config::of_profile(Profile::Test);
         // The ceiling is measured over TCP.
         config.swarm.listen = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
-        let node = Node::builder().home(home.path()).config(config).key(key).start().await?;
-        Ok(Self { node, home })
+        let node = Node::builder().home(&home).config(config).key(key).start().await?;
+        Ok(Self { node, home, temporary: None })
     }
 
     /// Its home.
     pub(crate) fn home(&self) -> &Path {
-        self.home.path()
+        &self.home
     }
 
     /// Where it listens.
@@ -69,11 +76,11 @@ impl Running {
         Ok(self.node.head(HeadRequest::default()).await?)
     }
 
-    /// Stops it and removes its home.
+    /// Stops it and removes its home, if it is its own.
     pub(crate) async fn stop(self) -> Result<()> {
         self.node.shutdown().await?;
         drop(self.node);
-        Ok(self.home.close()?)
+        self.temporary.map_or(Ok(()), TempDir::close).context("removing a home")
     }
 }
 
