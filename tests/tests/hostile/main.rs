@@ -4,3 +4,5 @@
 //! A test that fails prints what the nodes logged.
 
 #![allow(clippy::indexing_slicing, reason = "a test that finds another shape than it expects has failed")]
+
+mod swarm;
