@@ -83,9 +83,7 @@ fn addr_of(daemon: &Daemon) -> Multiaddr {
 
 /// The most memory that the daemon has taken so far, in bytes; `None` where the system does not say.
 fn peak(daemon: &Daemon) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id().expect("it runs"))).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+    Some(daemon.memory()?.peak)
 }
 
 /// Checks that an attack has cost the daemon at most so much memory.
