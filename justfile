@@ -10,6 +10,10 @@ ci:
 test *ARGS:
     cargo test --workspace {{ARGS}}
 
+# The tests of hostile peers in their long form, which waits for what takes minutes.
+hostile-long *ARGS:
+    DAGMESH_LONG=1 cargo test --package dagmesh-tests --test hostile {{ARGS}}
+
 # A real mesh on loopback: publish a folder, follow it, change it, sync the change.
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}

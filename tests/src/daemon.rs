@@ -18,8 +18,10 @@ use tokio::{
 };
 
 mod binary;
+mod memory;
 
 pub use binary::dagmesh_binary;
+pub use memory::Memory;
 
 /// How long a daemon may take until it is ready: a debug build on a loaded machine, with room.
 const READY: Duration = Duration::from_secs(60);

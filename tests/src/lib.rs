@@ -2,6 +2,7 @@
 //!
 //! - [`Daemon`] is a real `dagmesh daemon` process with a home of its own; its [`run`](Daemon::run) is the command line.
 //! - [`Peer`](peer::Peer) is a node in this process, where a test needs its handle.
+//! - [`Hostile`](hostile::Hostile) is a peer that does what it is told, and should not.
 //! - [`DelayProxy`] is a long, slow or broken line between two nodes, in user space.
 //! - [`make_folder`] makes the same folder for the same seed; [`assert_same_folder`] compares two of them byte by byte.
 //! - [`wait_for`] waits for a condition with a deadline, so that no test sleeps for luck.
@@ -10,6 +11,7 @@
 
 pub mod daemon;
 pub mod folder;
+pub mod hostile;
 pub mod peer;
 pub mod proxy;
 pub mod wait;

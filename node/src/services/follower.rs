@@ -290,7 +290,12 @@ impl Follower {
                 this.recall_addrs(&key).await;
                 let query = HeadQuery { publisher: None, feed: Some(key.feed.clone()) };
                 this.machine.input(match this.context.client.heads(key.publisher, &query).await {
-                    Ok(heads) => Input::HeadFound { call, head: heads.into_iter().next().map(Box::new) },
+                    Ok(heads) => {
+                        let head = heads.into_iter().next();
+                        // An older one that is announced from now on is passed on no more.
+                        head.iter().for_each(|head| this.context.validator.lock().learn(head));
+                        Input::HeadFound { call, head: head.map(Box::new) }
+                    }
                     Err(error) => Input::HeadFailed { call, reason: error.to_string() },
                 });
             }),

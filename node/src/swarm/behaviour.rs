@@ -13,12 +13,14 @@ use super::error::SwarmError;
 use super::kad_store::{Caps, KadStore};
 use super::peer_book::PeerBook;
 use super::protect::Protect;
+use super::sources::Sources;
 use super::topics;
 
 /// Everything the node speaks. The order counts: limits first, so that nothing is set up for a connection they
 /// refuse; the chatty ones after the quiet ones, so that they starve nobody.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
+    pub(super) sources: Sources,
     pub(super) limits: connection_limits::Behaviour,
     pub(super) memory: memory_connection_limits::Behaviour,
     pub(super) bans: allow_block_list::Behaviour<BlockedPeers>,
@@ -47,6 +49,8 @@ impl Behaviour {
         let peer = keypair.public().to_peer_id();
         let on = |yes: bool| yes.then_some(());
         Ok(Self {
+            // One source may have three quarters of the places, so that it cannot keep all others out.
+            sources: Sources::new((max_inbound(config).saturating_mul(3)).div_ceil(4)),
             limits: connection_limits::Behaviour::new(connection_limits(config)),
             memory: memory_connection_limits::Behaviour::with_max_percentage(limits::MAX_MEMORY_SHARE),
             bans: allow_block_list::Behaviour::default(),
@@ -70,14 +74,18 @@ impl Behaviour {
     }
 }
 
+/// Inbound connections, in proportion to all that the config allows.
+fn max_inbound(config: &SwarmConfig) -> u32 {
+    let share = u64::from(config.max_connections) * u64::from(limits::MAX_INBOUND_CONNECTIONS);
+    u32::try_from(share.div_ceil(u64::from(limits::MAX_CONNECTIONS))).unwrap_or(u32::MAX)
+}
+
 fn connection_limits(config: &SwarmConfig) -> ConnectionLimits {
-    let inbound = (u64::from(config.max_connections) * u64::from(limits::MAX_INBOUND_CONNECTIONS))
-        .div_ceil(u64::from(limits::MAX_CONNECTIONS));
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(limits::MAX_PENDING_INBOUND))
         .with_max_pending_outgoing(Some(limits::MAX_PENDING_OUTBOUND))
         .with_max_established(Some(config.max_connections))
-        .with_max_established_incoming(u32::try_from(inbound).ok())
+        .with_max_established_incoming(Some(max_inbound(config)))
         .with_max_established_per_peer(Some(config.max_connections_per_peer))
 }
 

@@ -27,6 +27,7 @@ mod peers;
 mod protect;
 mod queries;
 mod reachability;
+mod sources;
 mod topics;
 mod transport;
 mod worker;

@@ -218,6 +218,8 @@ pub const MAX_CONNECTIONS: u32 = 512;
 pub const MAX_CONNECTIONS_PER_PEER: u32 = 4;
 /// Inbound connections that are being set up.
 pub const MAX_PENDING_INBOUND: u32 = 128;
+/// Those of one IPv4 address or IPv6 network: silent ones from one machine leave room for others.
+pub const MAX_PENDING_PER_SOURCE: u32 = 96;
 /// Outbound connections that are being set up.
 pub const MAX_PENDING_OUTBOUND: u32 = 128;
 /// Peers whose addresses are kept on disk across restarts.

@@ -19,7 +19,7 @@ use futures_timer::Delay;
 
 use crate::{
     client::{Fetch, FetchError, Observer, Step},
-    message::{End, Frame},
+    message::{End, Frame, MessageError},
     rate::{with_minimum_rate, within},
 };
 
@@ -112,11 +112,19 @@ where
                 (Ok(Some(outcome)), _) => Ok(outcome),
                 (Err(error), _) => Err(error),
                 (Ok(None), Ok(Ok(()))) => Err(cut()),
-                (Ok(None), Ok(Err(error))) => Err(FetchError::Stream(error.to_string())),
+                (Ok(None), Ok(Err(error))) => Err(unreadable(&error)),
                 (Ok(None), Err(slow)) => Err(slow.into()),
             };
             (Some(fetch), result)
         }
+    }
+}
+
+/// A frame over its cap, or behind no length, is the peer's doing; all else may happen to a stream.
+fn unreadable(error: &FrameError) -> FetchError {
+    match error {
+        FrameError::TooLong { .. } | FrameError::Prefix => MessageError::Frame(error.to_string()).into(),
+        _ => FetchError::Stream(error.to_string()),
     }
 }
 

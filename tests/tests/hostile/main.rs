@@ -4,3 +4,13 @@
 //! A test that fails prints what the nodes logged.
 
 #![allow(clippy::indexing_slicing, reason = "a test that finds another shape than it expects has failed")]
+
+mod blocks;
+mod chain;
+mod content;
+mod heads;
+mod memory;
+mod requests;
+mod scene;
+mod slow;
+mod swarm;

@@ -15,7 +15,7 @@ use dagmesh_core::limits;
 pub use self::closure::{Closure, ClosureError, Found, Reached, closure, closure_cids};
 use self::{select::select, visited::Visited};
 use crate::{
-    Block, Codec, LinksError, Selector, SelectorError,
+    Block, CidError, Codec, LinksError, Selector, SelectorError,
     links::{Place, places},
 };
 
@@ -100,6 +100,14 @@ pub enum WalkError {
         given: Box<Cid>,
         /// The block that the walk asked for.
         wanted: Box<Cid>,
+    },
+    /// A link to what no bytes can prove: for whoever verifies blocks, see [`Walk`].
+    #[error("the DAG leads to {cid}, which is refused: {reason}")]
+    Cid {
+        /// The link.
+        cid: Box<Cid>,
+        /// What is wrong with it.
+        reason: CidError,
     },
     /// Too many links wait.
     #[error("more than {max} links wait to be walked, at {cid}")]

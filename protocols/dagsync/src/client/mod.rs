@@ -11,8 +11,8 @@ use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
 use dagmesh_core::limits;
 use dagmesh_dag::{
-    Block, Blockstore, Codec, Selector, StoreError,
-    walk::{FrontierEntry, Root, Visit, Walk, WalkConfig},
+    Block, BlockError, Blockstore, Codec, Selector, StoreError, check_cid,
+    walk::{FrontierEntry, Root, Visit, Walk, WalkConfig, WalkError},
 };
 
 pub use self::types::{Checkpoint, FetchConfig, FetchError, FetchStats, Flow, Observer, Step};
@@ -144,6 +144,10 @@ impl<O: Observer> Fetch<O> {
             kinds.len() <= limits::MAX_REQUEST_SELECTORS
         });
         let roots: Vec<Root> = fit.cloned().collect();
+        // Nobody may serve what no bytes can prove: the whole request would be refused, whomever it is made to.
+        for root in &roots {
+            check_cid(&root.cid).map_err(|reason| WalkError::Cid { cid: Box::new(root.cid), reason })?;
+        }
         self.budget = self.config.segment.unwrap_or(limits::MAX_SEGMENT_BLOCKS).clamp(1, limits::MAX_SEGMENT_BLOCKS);
         (self.received, self.answered) = (0, false);
         self.stats.segments += 1;
@@ -275,7 +279,11 @@ impl<O: Observer> Fetch<O> {
             self.enough |= self.cut && self.current.is_none();
             return if self.enough { Ok(()) } else { self.on_unexpected(cid) };
         }
-        let block = Block::verify(cid, data)?;
+        let block = Block::verify(cid, data).map_err(|error| match error {
+            // The walk asked for it: it is the DAG that is wrong, not who sent it.
+            BlockError::Cid { cid, reason } => WalkError::Cid { cid, reason }.into(),
+            error => FetchError::FalseBlock(error),
+        })?;
         let Some(visit) = self.current.take() else { return Ok(()) };
         self.answered = true;
         self.stats.blocks += 1;

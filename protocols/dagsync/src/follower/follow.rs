@@ -80,7 +80,7 @@ pub(super) enum Work {
     Failed,
 }
 
-/// What a provider has done wrong since the last sync that ended well.
+/// What a provider has done wrong since the last sync that ended well, or for which it is still left out.
 #[derive(Debug, Clone, Copy, Default)]
 struct Fault {
     count: u32,
@@ -189,12 +189,13 @@ impl Follow {
         }
     }
 
-    /// A sync ended well: whatever went wrong before is over.
-    pub(super) fn forgive(&mut self) {
+    /// A sync ended well: whatever went wrong before is over. But who sent what it should not stays out for its time:
+    /// that another one was honest says nothing about it.
+    pub(super) fn forgive(&mut self, now: Instant) {
         self.failures = 0;
         self.trouble = None;
         self.search = false;
-        self.faults.clear();
+        self.faults.retain(|_, fault| fault.bad_until.is_some_and(|until| until > now));
     }
 
     /// How it stands, in words.

@@ -21,6 +21,7 @@ mod follow;
 mod line;
 mod run;
 #[cfg(any(test, fuzzing))]
+#[allow(clippy::indexing_slicing, reason = "clippy knows tests by `cfg(test)` alone")]
 mod tests;
 mod types;
 

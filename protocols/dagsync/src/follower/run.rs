@@ -179,7 +179,7 @@ impl Follower {
         if !run.stale {
             follow.move_latest(head);
         }
-        follow.forgive();
+        follow.forgive(now);
         let took = now.saturating_duration_since(run.started);
         self.event(Event::SyncFinished { id, key: run.key.clone(), head, summary, took });
     }

@@ -91,9 +91,13 @@ fn row_13_to_15_cids_that_prove_nothing_are_refused() {
     let sha1 = Cid::new_v1(0x55, cid::multihash::Multihash::wrap(0x11, &[1; 20]).expect("fits"));
     let short = Cid::new_v1(0x55, cid::multihash::Multihash::wrap(0x12, &[1; 16]).expect("fits"));
     for weak in [sha1, short] {
-        let (_, mut fetch) = fetch_of(weak, None);
+        let root = node("root", &[weak]);
+        let (_, mut fetch) = fetch_of(*root.cid(), None);
+        fetch.on_frame(sent(&root)).expect("is taken");
         let error = fetch.on_frame(Frame::Block { cid: weak, data: Bytes::new() }).expect_err("is refused");
-        assert!(matches!(error, FetchError::FalseBlock(_)), "{error}");
+        assert!(error.is_fatal() && !error.is_bad_peer(), "the DAG is wrong, whoever sends it: {error}");
+        let error = fetch.next_request().expect_err("is not even asked for");
+        assert!(error.is_fatal() && !error.is_bad_peer(), "{error}");
     }
     let over = [&[1u8, 1, 0x55, 0x12, 0xa9, 0x01][..], &[0; 169]].concat();
     assert!(Frame::decode(Bytes::from(over)).is_err(), "a digest of 169 bytes");

@@ -195,6 +195,21 @@ fn a_bad_provider_is_left_out_while_there_are_others() {
 }
 
 #[test]
+fn a_bad_provider_stays_out_for_its_time_though_another_one_was_honest() {
+    let mut bench = Bench::new();
+    let start = bench.syncing(1, 1);
+    bench.fail(start.id, peer(1), FailureKind::BadPeer);
+    let call = search(&bench.until(|effect| matches!(effect, Effect::FindProviders { .. })));
+    let start = sync(&bench.tell(Input::ProvidersFound { call, providers: vec![peer(2)] }));
+    bench.finish(start.id);
+    let start = sync(&bench.announce(head(1, 2)));
+    assert_eq!(start.providers, [peer(2)]);
+    bench.finish(start.id);
+    bench.later(Duration::from_secs(limits::BAD_PROVIDER_SECS));
+    assert_eq!(sync(&bench.announce(head(1, 3))).providers, [peer(2), peer(1)]);
+}
+
+#[test]
 fn providers_are_taken_up_to_the_cap() {
     let mut bench = Bench::with(|config| config.max_providers = 4);
     let start = bench.syncing(1, 1);

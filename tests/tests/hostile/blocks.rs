@@ -1,0 +1,80 @@
+//! What comes in the place of a block: rows 1, 16 and 17.
+
+use std::iter;
+
+use dagmesh::dagsync::{Status, message::Frame};
+use dagmesh_core::limits;
+use dagmesh_tests::hostile::{
+    dag::leaf,
+    script::{self, Step, claimed, end, honest, steps},
+};
+
+use crate::scene::Scene;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_01_a_false_block_is_dropped_and_fetched_from_another_peer() {
+    let mut scene = Scene::start().await;
+    let (blocks, target) = (scene.feed.blocks(), *scene.content[2].cid());
+    scene.answer(move |asked| {
+        let garbled = honest(&blocks, &asked.request).map(move |frame| match frame {
+            Frame::Block { cid, .. } if cid == target => claimed(&cid, &b"false"[..]),
+            frame => frame,
+        });
+        Box::new(garbled.map(Step::from).chain([Step::Silence]))
+    });
+    let victim = scene.is_dropped_and_replaced("false block").await;
+    assert!(!victim.holds(leaf("false").cid()), "what came is kept under no name");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_16_a_block_nobody_asked_for_drops_the_peer_and_is_not_kept() {
+    let mut scene = Scene::start().await;
+    let blocks = scene.feed.blocks();
+    scene.answer(move |asked| {
+        let sent = script::block(&leaf("nobody asked for this"));
+        Box::new(iter::once(sent).chain(honest(&blocks, &asked.request)).map(Step::from).chain([Step::Silence]))
+    });
+    let victim = scene.is_dropped_and_replaced("was next").await;
+    assert!(!victim.holds(leaf("nobody asked for this").cid()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_16_blocks_sent_again_are_passed_over_and_drop_the_peer_past_a_budget() {
+    let mut scene = Scene::start().await;
+    let (blocks, root) = (scene.feed.blocks(), scene.feed.entries()[0]);
+    scene.answer(move |asked| {
+        let first = honest(&blocks, &asked.request).take(1);
+        let again = blocks.block(&root).expect("a store in memory").expect("the entry");
+        let again = iter::repeat_n(script::block(&again), limits::MAX_REPEATED_BLOCKS as usize + 1);
+        Box::new(first.chain(again).map(Step::from).chain([Step::Silence]))
+    });
+    scene.is_dropped_and_replaced("held already").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_17_a_child_withheld_is_noticed_and_comes_from_another_peer() {
+    let mut scene = Scene::start().await;
+    let (blocks, target) = (scene.feed.blocks(), *scene.content[3].cid());
+    scene.answer(move |asked| {
+        let without = honest(&blocks, &asked.request).filter(move |frame| match frame {
+            Frame::Block { cid, .. } => *cid != target,
+            Frame::Missing(_) => true,
+            Frame::End(_) => false,
+        });
+        steps(without.chain([end(Status::Done)]))
+    });
+    scene.is_dropped_and_replaced("without sending").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_17_a_child_that_is_said_to_be_missing_comes_from_another_peer() {
+    let scene = Scene::start().await;
+    let (blocks, target) = (scene.feed.blocks(), *scene.content[2].cid());
+    scene.answer(move |asked| {
+        steps(honest(&blocks, &asked.request).map(move |frame| match frame {
+            Frame::Block { cid, .. } if cid == target => Frame::Missing(cid),
+            frame => frame,
+        }))
+    });
+    scene.is_replaced("are missing at the peer").await;
+}
