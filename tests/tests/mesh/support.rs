@@ -29,6 +29,7 @@ use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::Child,
+    task::JoinHandle,
 };
 
 /// How long anything may take that is certain to come: a debug build on a loaded machine, with room.
@@ -145,6 +146,7 @@ pub(crate) async fn api_call(daemon: &Daemon, command: &str, ask: &Value) -> Val
 /// What a daemon tells to whoever watches, from the moment this exists.
 pub(crate) struct Watch {
     seen: Arc<Mutex<Vec<Value>>>,
+    reading: JoinHandle<()>,
     _child: Option<Child>,
 }
 
@@ -181,7 +183,7 @@ impl Watch {
     fn read(lines: impl AsyncBufRead + Unpin + Send + 'static, child: Option<Child>) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&seen);
-        tokio::spawn(async move {
+        let reading = tokio::spawn(async move {
             let mut lines = lines.lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 if let Ok(event) = serde_json::from_str::<Value>(&line) {
@@ -189,7 +191,13 @@ impl Watch {
                 }
             }
         });
-        Self { seen, _child: child }
+        Self { seen, reading, _child: child }
+    }
+
+    /// All that a daemon, which has ended, has told.
+    pub(crate) async fn end(self) -> Vec<Value> {
+        tokio::time::timeout(SOON, self.reading).await.expect("the end of what it told").expect("a reader");
+        std::mem::take(&mut *self.seen.lock().expect("the events"))
     }
 
     /// All events of this name so far.
