@@ -213,17 +213,18 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     )
     .await?;
 
+    let stop = CancellationToken::new();
     let context = Context {
         key: Arc::new(key),
         network,
         store,
         client: Client::new(running.handle.streams()),
         swarm: running.handle,
-        events: Events::new(),
+        events: Events::new(stop.clone()),
         validator,
         hook: hooks.block,
         outbox: Outbox::new(hooks.entry),
-        stop: CancellationToken::new(),
+        stop,
         tasks: TaskTracker::new(),
     };
     // What the validator accepted has been acted on already; the queue only has to be kept empty.
