@@ -33,6 +33,7 @@ use crate::{
         access::{Listener, Serving},
         events::Events,
         follower::Follower,
+        healer,
         outbox::{EntryHook, Outbox},
         publisher::Publisher,
         syncer, unix_ms,
@@ -239,6 +240,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     let _ = listener.follower.set(follower.clone());
     context.outbox.start(&context);
     context.spawn(keep_peers(context.clone()));
+    context.spawn(healer::run(context.clone()));
     let inner = Inner { context, publisher, follower, config, store_dir, started: Instant::now() };
     Ok(Node { inner: Arc::new(inner) })
 }
