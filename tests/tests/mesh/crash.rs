@@ -1,6 +1,7 @@
 //! Daemons that are killed, or stopped, in the middle of their work.
 
 mod cycles;
+mod left;
 mod resume;
 
 use std::{

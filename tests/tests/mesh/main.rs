@@ -7,6 +7,7 @@
 mod bad_input;
 mod chain;
 mod crash;
+mod faults;
 mod follow;
 mod learn;
 mod publish;

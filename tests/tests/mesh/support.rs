@@ -133,11 +133,16 @@ pub(crate) fn api_request(daemon: &Daemon, command: &str, body: &str) -> String 
 
 /// The result of a command, asked of the API itself: a process less than [`Daemon::json`].
 pub(crate) async fn api_call(daemon: &Daemon, command: &str, ask: &Value) -> Value {
+    api_try(daemon, command, ask).await.unwrap_or_else(|error| panic!("{command} {ask} failed: {error}"))
+}
+
+/// What a command came to, asked of the API itself: its result, or what was answered instead.
+pub(crate) async fn api_try(daemon: &Daemon, command: &str, ask: &Value) -> Result<Value, String> {
     let (status, body) = api_raw(daemon, api_request(daemon, command, &ask.to_string()).as_bytes()).await;
     let last = body.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok()).unwrap_or_default();
     match last.get("result") {
-        Some(result) if status == 200 => result.clone(),
-        _ => panic!("{command} {ask} answered {status}: {body}"),
+        Some(result) if status == 200 => Ok(result.clone()),
+        _ => Err(format!("{status}: {body}")),
     }
 }
 
@@ -248,6 +253,7 @@ pub(crate) struct PeerOptions {
     pub(crate) network: Option<&'static str>,
     pub(crate) republish: bool,
     pub(crate) allow: Vec<PeerId>,
+    pub(crate) max_syncs: Option<usize>,
 }
 
 impl Peer {
@@ -264,7 +270,7 @@ impl Peer {
         Self::launch(PeerOptions::default(), Some(hook)).await
     }
 
-    async fn launch(options: PeerOptions, hook: Option<impl BlockHook>) -> Self {
+    pub(crate) async fn launch(options: PeerOptions, hook: Option<impl BlockHook>) -> Self {
         logs();
         let home = options.home.unwrap_or_else(|| Arc::new(tempfile::tempdir().expect("a home")));
         let mut config = Config::of_profile(Profile::Test);
@@ -273,6 +279,7 @@ impl Peer {
         }
         config.sync.republish = options.republish;
         config.sync.allow = options.allow;
+        config.sync.max_syncs = options.max_syncs.unwrap_or(config.sync.max_syncs);
         if let Some(network) = options.network {
             config.swarm.network = network.to_owned();
         }
@@ -288,9 +295,12 @@ impl Peer {
 
     /// A new node on the home of this one, which is to be shut down.
     pub(crate) async fn again(self) -> Self {
-        let Self { node, home } = self;
-        drop(node);
-        Self::with(PeerOptions { home: Some(home), ..PeerOptions::default() }).await
+        Self::with(PeerOptions { home: Some(self.into_home()), ..PeerOptions::default() }).await
+    }
+
+    /// The home of this one, which is to be shut down.
+    pub(crate) fn into_home(self) -> Arc<TempDir> {
+        self.home
     }
 
     /// A file or folder of the test's own, beside what the node keeps.

@@ -1,24 +1,15 @@
 //! Daemons killed at random moments of what they do, many times over.
 //!
 //! Each cycle runs one operation, kills the daemon that does it at a moment drawn over the time that it usually takes,
-//! looks into the store that is left before anybody goes on, and starts the daemon again.
+//! looks into the store that is left before anybody goes on (`left.rs`), and starts the daemon again.
 
 use std::{
     collections::BTreeMap,
-    ops::AddAssign,
-    path::Path,
     time::{Duration, Instant},
 };
 
-use dagmesh::{
-    dag::{
-        Blockstore, Entry,
-        walk::{Found, closure},
-    },
-    store::{FrontierKey, Store, StoreOptions},
-};
 use dagmesh_core::limits;
-use dagmesh_tests::{Daemon, assert_same_folder, make_folder, wait_for};
+use dagmesh_tests::Daemon;
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -31,19 +22,18 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{
-    SOON, Watch, api_call, api_connect, api_request, assert_sound, daemon, free_port, number, seed, str_of,
-};
+use super::left::{Told, make_source, open};
+use crate::support::{Watch, api_call, api_connect, api_request, daemon, free_port, number, seed, str_of};
 
 /// Kills of the ordinary run. `DAGMESH_CRASH_CYCLES` asks for more: `just crash`.
 const CYCLES: u32 = 8;
 /// From so many kills on, each operation must have been caught in flight often enough to call it tried.
 const MANY: u32 = 100;
 /// The feed of which all is kept, and the one of which the newest content alone is: the rest of it is garbage.
-const FEEDS: [&str; 2] = ["main", "fleeting"];
+pub(super) const FEEDS: [&str; 2] = ["main", "fleeting"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn daemons_killed_at_random_moments_lose_nothing_acknowledged_and_reuse_no_number() {
+async fn row_32_daemons_killed_at_random_moments_lose_nothing_acknowledged_and_reuse_no_number() {
     let cycles = std::env::var("DAGMESH_CRASH_CYCLES").map_or(CYCLES, |cycles| cycles.parse().expect("a number"));
     let mut mesh = Mesh::start(seed()).await;
     for cycle in 0..cycles {
@@ -53,14 +43,12 @@ async fn daemons_killed_at_random_moments_lose_nothing_acknowledged_and_reuse_no
     }
     mesh.assert_all_is_there().await;
 
-    let mut caught = Tally::default();
     for (operation, Tally { kills, in_flight, .. }) in &mesh.tallies {
         println!("{operation:?}: {kills} kills, {in_flight} of them in flight");
         assert!(cycles < MANY || *in_flight >= kills / 5, "{operation:?} was hardly ever caught in flight");
-        caught += Tally { kills: *kills, in_flight: *in_flight, ..Tally::default() };
     }
-    println!("{} kills, {} of them in flight", caught.kills, caught.in_flight);
-    assert!(caught.kills == cycles && caught.in_flight > 0, "no operation was caught in flight");
+    assert_eq!(mesh.tallies.values().map(|tally| tally.kills).sum::<u32>(), cycles);
+    assert!(mesh.tallies.values().any(|tally| tally.in_flight > 0), "no operation was caught in flight");
 }
 
 /// What a daemon is killed in the middle of.
@@ -99,13 +87,6 @@ struct Tally {
     usual: Duration,
 }
 
-impl AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.kills += other.kills;
-        self.in_flight += other.in_flight;
-    }
-}
-
 /// When a kill comes.
 struct Moment {
     /// After this event, where there is one.
@@ -113,42 +94,21 @@ struct Moment {
     delay: Duration,
 }
 
-/// The heads of one feed that anybody has been told of or has seen, by their numbers.
-#[derive(Default)]
-struct Told {
-    heads: BTreeMap<u64, String>,
-    /// The number of the folder that was published, where that was acknowledged.
-    folders: BTreeMap<u64, u64>,
-    /// The newest number that the follower said it has whole.
-    moved: u64,
-}
-
-impl Told {
-    fn add(&mut self, seq: u64, head: &str) {
-        let before = self.heads.insert(seq, head.to_owned());
-        assert!(before.as_deref().is_none_or(|before| before == head), "{seq} was {before:?}, and is {head} too");
-    }
-
-    fn newest(&self) -> u64 {
-        self.heads.last_key_value().map_or(0, |(seq, _)| *seq)
-    }
-}
-
 /// A publisher, its follower, and all that they ever told.
-struct Mesh {
+pub(super) struct Mesh {
     random: ChaCha8Rng,
-    folder: TempDir,
-    publisher: Watched,
-    follower: Watched,
-    told: BTreeMap<String, Told>,
+    pub(super) folder: TempDir,
+    pub(super) publisher: Watched,
+    pub(super) follower: Watched,
+    pub(super) told: BTreeMap<String, Told>,
     /// Folders made so far.
     folders: u64,
     tallies: BTreeMap<Operation, Tally>,
 }
 
 /// A daemon and what it tells.
-struct Watched {
-    daemon: Daemon,
+pub(super) struct Watched {
+    pub(super) daemon: Daemon,
     watch: Option<Watch>,
 }
 
@@ -179,7 +139,7 @@ impl Watched {
     }
 
     /// Starts it again; how long the start took.
-    async fn restart(&mut self) -> Duration {
+    pub(super) async fn restart(&mut self) -> Duration {
         let begun = Instant::now();
         self.daemon.restart().await;
         let took = begun.elapsed();
@@ -233,7 +193,7 @@ impl Mesh {
             Operation::Collect | Operation::Start => self.chance(2),
         };
         let moment = self.moment(operation);
-        let begun = match operation {
+        let ended = match operation {
             Operation::Publish => self.kill_publish(&moment).await,
             Operation::Sync => self.kill_sync(&moment).await,
             Operation::Collect => self.kill_collect(publisher, moment.delay).await,
@@ -242,7 +202,8 @@ impl Mesh {
         let victim = if publisher { "publisher" } else { "follower" };
         let tally = self.tally(operation);
         tally.kills += 1;
-        let how = match begun {
+        let how = match ended {
+            Ended::Unbegun => "before it began",
             Ended::InFlight => {
                 tally.in_flight += 1;
                 // It takes longer than was thought, or this was early.
@@ -260,7 +221,11 @@ impl Mesh {
         let victim = if publisher { &mut self.publisher } else { &mut self.follower };
         let events = victim.watch.take().expect("it was watched").end().await;
         self.note(&events);
-        if publisher { self.look_at_publisher() } else { self.look_at_follower() }
+        if publisher {
+            self.look_at_publisher()
+        } else {
+            self.look_at_follower()
+        }
         if publisher { &mut self.publisher } else { &mut self.follower }.restart().await;
     }
 
@@ -294,10 +259,16 @@ impl Mesh {
         self.follower.daemon.kill9().await;
         // Whether the follower still could answer is all the same.
         let _ = announced.await.expect("a task");
-        let latest = open(self.follower.daemon.home()).follows().expect("follows");
-        let latest = latest.iter().find(|(_, name, _)| name.as_str() == feed).expect("the follow");
-        assert!(finished.is_err() || latest.2.latest_seq == seq, "{seq} was finished, and {latest:?} is left");
-        if latest.2.latest_seq < seq { Ended::InFlight } else { Ended::Before(took) }
+        let follows = open(self.follower.daemon.home()).follows().expect("follows");
+        let (_, _, left) = follows.into_iter().find(|(_, name, _)| name.as_str() == feed).expect("the follow");
+        assert!(finished.is_err() || left.latest_seq == seq, "{seq} was finished, and {left:?} is left");
+        // The head is kept as soon as its sync begins.
+        let begun = left.head().is_some_and(|head| head.seq() == seq);
+        match (begun, left.latest_seq == seq) {
+            (false, _) => Ended::Unbegun,
+            (true, false) => Ended::InFlight,
+            (true, true) => Ended::Before(took),
+        }
     }
 
     async fn kill_collect(&mut self, publisher: bool, delay: Duration) -> Ended {
@@ -390,104 +361,6 @@ impl Mesh {
         told.folders.insert(seq, folder);
     }
 
-    /// Keeps in mind what a daemon told of heads.
-    fn note(&mut self, events: &[Value]) {
-        for event in events {
-            let Some(told) = event["feed"].as_str().and_then(|feed| self.told.get_mut(feed)) else { continue };
-            match str_of(event, "event") {
-                "published" | "head_announced" => told.add(number(event, "seq"), str_of(event, "head")),
-                "latest_moved" => {
-                    told.add(number(event, "seq"), str_of(event, "entry"));
-                    told.moved = told.moved.max(number(event, "seq"));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Each number that anybody saw is on the publisher's disk, and all that its heads lead to.
-    fn look_at_publisher(&mut self) {
-        let store = open(self.publisher.daemon.home());
-        assert_store_is_sound(&store);
-        let heads = store.own_heads().expect("its heads");
-        assert_eq!(heads.len(), FEEDS.len());
-        for head in heads {
-            let told = self.told.get_mut(head.feed().as_str()).expect("a feed");
-            assert!(head.seq() >= told.newest(), "{} was seen, and {} is left", told.newest(), head.seq());
-            told.add(head.seq(), &head.head().to_string());
-        }
-    }
-
-    /// What the follower said it has is there, and `latest` is not ahead of what is.
-    fn look_at_follower(&mut self) {
-        let store = open(self.follower.daemon.home());
-        assert_store_is_sound(&store);
-        let follows = store.follows().expect("its follows");
-        assert_eq!(follows.len(), FEEDS.len());
-        for (publisher, feed, record) in follows {
-            let told = self.told.get_mut(feed.as_str()).expect("a feed");
-            assert!(record.latest_seq >= told.moved, "{} was told, and {} is left", told.moved, record.latest_seq);
-            let latest = record.latest.expect("it was in sync once");
-            told.add(record.latest_seq, &latest.to_string());
-            let head = record.head().expect("a head");
-            told.add(head.seq(), &head.head().to_string());
-            let entry = store.block(&latest).expect("a look").expect("the latest entry");
-            let entry = Entry::from_block(&entry).expect("an entry");
-            assert_eq!(entry.seq, record.latest_seq);
-            for found in closure(&*store, [entry.content]) {
-                let found = found.expect("a look");
-                assert!(matches!(found, Found::Block(_)), "latest of {feed} is ahead of its closure: {found:?}");
-            }
-            store.load_frontier(&FrontierKey::Follow(publisher, feed)).expect("what was saved can be read");
-        }
-    }
-
-    /// End to end: both have the same chains, and every content of theirs comes out as it was published.
-    async fn assert_all_is_there(&mut self) {
-        let heads = open_heads(&mut self.publisher).await;
-        self.publisher.restart().await;
-        let publisher = self.publisher.daemon.addr("tcp");
-        api_call(&self.follower.daemon, "connect", &json!({"addr": publisher})).await;
-        wait_for(SOON, &format!("a follower in sync at {heads:?}"), async || {
-            let follows = api_call(&self.follower.daemon, "follows", &json!({})).await;
-            heads.iter().all(|(feed, seq)| {
-                let at = |follow: &&Value| follow["feed"] == *feed && follow["latest_seq"] == *seq;
-                follows.as_array().expect("follows").iter().any(|follow| at(&follow) && follow["state"] == "in_sync")
-            })
-        })
-        .await;
-        assert_sound(&self.publisher.daemon).await;
-        assert_sound(&self.follower.daemon).await;
-        for publisher in [true, false] {
-            let mut contents = Vec::new();
-            for (feed, seq) in &heads {
-                let told = &self.told[feed];
-                let victim = if publisher { &mut self.publisher } else { &mut self.follower };
-                victim.daemon.kill9().await;
-                let chain = chain(&open(victim.daemon.home()), &told.heads[seq]);
-                assert!(chain.keys().copied().eq(1..=*seq), "from its first entry to its head there is no gap");
-                for (seq, head) in &told.heads {
-                    assert_eq!(chain[seq].0, *head, "entry {seq} of {feed}");
-                }
-                let kept = if publisher || feed == FEEDS[0] { *seq } else { 1 };
-                let kept = chain.into_iter().rev().take(kept as usize);
-                contents.extend(kept.map(|(seq, (_, content))| (told.folders.get(&seq).copied(), content)));
-            }
-            let victim = if publisher { &mut self.publisher } else { &mut self.follower };
-            victim.restart().await;
-            println!("{} contents are compared", contents.len());
-            let (copy, source) = (self.folder.path().join("copy"), self.folder.path().join("source"));
-            for (folder, content) in contents {
-                api_call(&victim.daemon, "get", &json!({"cid": content, "output": copy, "overwrite": true})).await;
-                let written = std::fs::read_to_string(copy.join(NUMBER)).expect("its number").parse().expect("a number");
-                assert!(folder.is_none_or(|folder| folder == written), "{content} was {folder:?}, and is {written}");
-                make_source(&source, written);
-                assert_same_folder(&source, &copy);
-                std::fs::remove_dir_all(&copy).expect("removed");
-            }
-        }
-    }
-
     fn tally(&mut self, operation: Operation) -> &mut Tally {
         self.tallies.get_mut(&operation).expect("all are there")
     }
@@ -518,6 +391,8 @@ impl Mesh {
 
 /// How far an operation was when the kill came.
 enum Ended {
+    /// It had not even begun.
+    Unbegun,
     InFlight,
     /// It was acknowledged, after so long.
     Before(Duration),
@@ -543,48 +418,4 @@ async fn call(daemon: &Daemon, command: &str, ask: &Value) -> JoinHandle<Answer>
         }
         None
     })
-}
-
-/// The store of a daemon that does not run.
-fn open(home: &Path) -> std::sync::Arc<Store> {
-    let mut options = StoreOptions::default();
-    options.reserve_bytes = 0;
-    Store::open_with(home.join("store"), &options).expect("a store that opens")
-}
-
-/// Each block matches its hash, nothing that a head, a follow's `latest` or a pin needs is missing, and the counters
-/// agree with what is there.
-fn assert_store_is_sound(store: &Store) {
-    let report = store.verify(|_| ()).expect("verified");
-    assert!(report.is_sound(), "{report:?}");
-    assert_eq!((store.stat().blocks, store.stat().bytes), (report.blocks, report.bytes), "what is counted is there");
-}
-
-/// The numbers of the publisher's newest heads, by feed.
-async fn open_heads(publisher: &mut Watched) -> BTreeMap<String, u64> {
-    publisher.daemon.kill9().await;
-    let heads = open(publisher.daemon.home()).own_heads().expect("its heads");
-    heads.iter().map(|head| (head.feed().to_string(), head.seq())).collect()
-}
-
-/// Entries and contents of a chain, by number.
-fn chain(store: &Store, head: &str) -> BTreeMap<u64, (String, String)> {
-    let (mut chain, mut next) = (BTreeMap::new(), Some(head.parse().expect("a CID")));
-    while let Some(cid) = next {
-        let block = store.block(&cid).expect("a look").unwrap_or_else(|| panic!("entry {cid} is lost"));
-        let entry = Entry::from_block(&block).expect("an entry");
-        chain.insert(entry.seq, (cid.to_string(), entry.content.to_string()));
-        next = entry.previous;
-    }
-    chain
-}
-
-/// The file that says which folder it is in.
-const NUMBER: &str = "number";
-
-/// Makes the folder of this number anew, the same each time.
-fn make_source(path: &Path, number: u64) {
-    let _ = std::fs::remove_dir_all(path);
-    make_folder(path, 10 + number as usize % 30, (256 + number * 370 % 3840) << 10, number);
-    std::fs::write(path.join(NUMBER), number.to_string()).expect("written");
 }
