@@ -11,4 +11,5 @@ mod faults;
 mod follow;
 mod learn;
 mod publish;
+mod scenarios;
 mod support;
