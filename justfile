@@ -14,6 +14,11 @@ test *ARGS:
 hostile-long *ARGS:
     DAGMESH_LONG=1 cargo test --package dagmesh-tests --test hostile {{ARGS}}
 
+# Kills daemons at random moments, CYCLES times, and a sync of 1 GiB now and then (`DAGMESH_TEST_SEED=N` repeats a run).
+crash CYCLES="200":
+    DAGMESH_CRASH_CYCLES={{CYCLES}} DAGMESH_CRASH_MIB=1024 \
+        cargo test --package dagmesh-tests --test mesh -- --nocapture --test-threads=1 crash::
+
 # A real mesh on loopback: publish a folder, follow it, change it, sync the change.
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}

@@ -33,6 +33,7 @@ use crate::{
         access::{Listener, Serving},
         events::Events,
         follower::Follower,
+        healer,
         outbox::{EntryHook, Outbox},
         publisher::Publisher,
         syncer, unix_ms,
@@ -213,17 +214,18 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     )
     .await?;
 
+    let stop = CancellationToken::new();
     let context = Context {
         key: Arc::new(key),
         network,
         store,
         client: Client::new(running.handle.streams()),
         swarm: running.handle,
-        events: Events::new(),
+        events: Events::new(stop.clone()),
         validator,
         hook: hooks.block,
         outbox: Outbox::new(hooks.entry),
-        stop: CancellationToken::new(),
+        stop,
         tasks: TaskTracker::new(),
     };
     // What the validator accepted has been acted on already; the queue only has to be kept empty.
@@ -238,6 +240,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     let _ = listener.follower.set(follower.clone());
     context.outbox.start(&context);
     context.spawn(keep_peers(context.clone()));
+    context.spawn(healer::run(context.clone()));
     let inner = Inner { context, publisher, follower, config, store_dir, started: Instant::now() };
     Ok(Node { inner: Arc::new(inner) })
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    process::{Child, ChildStdout, Command},
     time::timeout,
 };
 
@@ -157,6 +157,23 @@ impl Daemon {
         self.launch().await;
     }
 
+    /// Starts the process again as [`restart`](Self::restart) does, and kills it with SIGKILL once `moment` has passed,
+    /// wherever its start is by then. Whether it had become ready.
+    ///
+    /// # Panics
+    /// When it ends by itself.
+    pub async fn restart_killed_after(&mut self, moment: Duration) -> bool {
+        self.kill9().await;
+        let stdout = self.spawn();
+        let was_ready = match timeout(moment, ready_line(stdout)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(why)) => panic!("no ready line: {why}{}", self.stderr_tail()),
+            Err(_) => false,
+        };
+        self.kill9().await;
+        was_ready
+    }
+
     /// Kills the process with SIGKILL and waits for its end. Does nothing where it runs no more.
     pub async fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -297,6 +314,16 @@ impl Daemon {
     }
 
     async fn launch(&mut self) {
+        let stdout = self.spawn();
+        match timeout(READY, ready_line(stdout)).await {
+            Ok(Ok(ready)) => self.ready = ready,
+            Ok(Err(why)) => panic!("no ready line: {why}{}", self.stderr_tail()),
+            Err(_) => panic!("no ready line after {} s{}", READY.as_secs(), self.stderr_tail()),
+        }
+    }
+
+    /// Starts the process; what it prints.
+    fn spawn(&mut self) -> BufReader<ChildStdout> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log");
         let mut command = self.command();
         command.args(["daemon", "--json", "--profile", "test", "--home"]).arg(&self.home);
@@ -305,11 +332,7 @@ impl Daemon {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {}: {error}", self.binary.display()));
         let stdout = BufReader::new(child.stdout.take().expect("the child's stdout"));
         self.child = Some(child);
-        match timeout(READY, ready_line(stdout)).await {
-            Ok(Ok(ready)) => self.ready = ready,
-            Ok(Err(why)) => panic!("no ready line: {why}{}", self.stderr_tail()),
-            Err(_) => panic!("no ready line after {} s{}", READY.as_secs(), self.stderr_tail()),
-        }
+        stdout
     }
 }
 
@@ -323,7 +346,7 @@ impl Drop for Daemon {
 }
 
 /// Reads up to the ready line, then goes on reading in the background, so that the daemon never waits for us.
-async fn ready_line(mut stdout: BufReader<tokio::process::ChildStdout>) -> Result<Ready, String> {
+async fn ready_line(mut stdout: BufReader<ChildStdout>) -> Result<Ready, String> {
     let mut line = String::new();
     loop {
         line.clear();

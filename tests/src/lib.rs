@@ -4,12 +4,14 @@
 //! - [`Peer`](peer::Peer) is a node in this process, where a test needs its handle.
 //! - [`Hostile`](hostile::Hostile) is a peer that does what it is told, and should not.
 //! - [`DelayProxy`] is a long, slow or broken line between two nodes, in user space.
+//! - [`SmallDisk`] and [`FailingDisk`] are filesystems that are full, or fail at a sync.
 //! - [`make_folder`] makes the same folder for the same seed; [`assert_same_folder`] compares two of them byte by byte.
 //! - [`wait_for`] waits for a condition with a deadline, so that no test sleeps for luck.
 //!
 //! All of it panics with the reason rather than to return errors: a test that cannot go on has failed.
 
 pub mod daemon;
+pub mod disk;
 pub mod folder;
 pub mod hostile;
 pub mod peer;
@@ -17,6 +19,7 @@ pub mod proxy;
 pub mod wait;
 
 pub use daemon::{Daemon, DaemonOptions, Output};
+pub use disk::{FailingDisk, Failure, SmallDisk};
 pub use folder::{assert_same_folder, edit_files, folder_differences, make_folder, make_oddities};
 pub use proxy::{DelayProxy, Line};
 pub use wait::{wait_for, wait_for_some};

@@ -55,6 +55,8 @@ pub struct PeerOptions {
     pub republish: bool,
     /// Whose announcements are taken and who is served; everybody's where empty.
     pub allow: Vec<PeerId>,
+    /// Syncs at once; as many as are the default where absent.
+    pub max_syncs: Option<usize>,
 }
 
 impl Peer {
@@ -76,7 +78,8 @@ impl Peer {
         Self::launch(PeerOptions::default(), Some(hook)).await
     }
 
-    async fn launch(options: PeerOptions, hook: Option<impl BlockHook>) -> Self {
+    /// A node as `options` say, whose every sync is seen by `hook`.
+    pub async fn launch(options: PeerOptions, hook: Option<impl BlockHook>) -> Self {
         logs();
         let home = options.home.unwrap_or_else(|| Arc::new(tempfile::tempdir().expect("a home")));
         let mut config = Config::of_profile(Profile::Test);
@@ -85,6 +88,7 @@ impl Peer {
         }
         config.sync.republish = options.republish;
         config.sync.allow = options.allow;
+        config.sync.max_syncs = options.max_syncs.unwrap_or(config.sync.max_syncs);
         if let Some(network) = options.network {
             config.swarm.network = network.to_owned();
         }
@@ -100,9 +104,12 @@ impl Peer {
 
     /// A new node on the home of this one, which is to be shut down.
     pub async fn again(self) -> Self {
-        let Self { node, home } = self;
-        drop(node);
-        Self::with(PeerOptions { home: Some(home), ..PeerOptions::default() }).await
+        Self::with(PeerOptions { home: Some(self.into_home()), ..PeerOptions::default() }).await
+    }
+
+    /// The home of this one, which is to be shut down.
+    pub fn into_home(self) -> Arc<TempDir> {
+        self.home
     }
 
     /// A file or folder of the test's own, beside what the node keeps.

@@ -67,8 +67,8 @@ impl DelayProxy {
     pub async fn with_line(target: SocketAddr, line: Line) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
-        let shared = Arc::new(Shared::new(line));
-        let task = tokio::spawn(accept(listener, target, Arc::clone(&shared)));
+        let shared = Arc::new(Shared::new(target, line));
+        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { addr, shared, task })
     }
 
@@ -80,6 +80,11 @@ impl DelayProxy {
     /// The same as a multiaddr, without a peer id.
     pub fn multiaddr(&self) -> String {
         format!("/ip4/{}/tcp/{}", self.addr.ip(), self.addr.port())
+    }
+
+    /// Leads new connections to `target`; those that are open stay where they are.
+    pub fn set_target(&self, target: SocketAddr) {
+        *self.shared.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
     }
 
     /// Bytes delivered to the target so far.
@@ -141,6 +146,7 @@ impl Drop for DelayProxy {
 
 #[derive(Debug)]
 struct Shared {
+    target: Mutex<SocketAddr>,
     one_way: Duration,
     /// 0 for no limit.
     rate: AtomicU64,
@@ -191,8 +197,9 @@ impl Direction {
 }
 
 impl Shared {
-    fn new(line: Line) -> Self {
+    fn new(target: SocketAddr, line: Line) -> Self {
         Self {
+            target: Mutex::new(target),
             one_way: line.one_way,
             rate: AtomicU64::new(line.rate.unwrap_or(0)),
             state: watch::Sender::new(State { passing: Passing::Open, cuts: 0 }),
@@ -204,7 +211,7 @@ impl Shared {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -218,7 +225,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) 
                 if state.borrow().passing == Passing::Cut {
                     reset(&client);
                 } else {
-                    connections.spawn(carry(client, target, Arc::clone(&shared), state));
+                    connections.spawn(carry(client, Arc::clone(&shared), state));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -227,8 +234,9 @@ async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) 
 }
 
 /// Carries one connection until both sides have ended, one fails, or the line is cut.
-async fn carry(mut client: TcpStream, target: SocketAddr, shared: Arc<Shared>, mut state: watch::Receiver<State>) {
+async fn carry(mut client: TcpStream, shared: Arc<Shared>, mut state: watch::Receiver<State>) {
     let cuts = state.borrow_and_update().cuts;
+    let target = *shared.target.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(mut server) = TcpStream::connect(target).await else { return reset(&client) };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let _open = Open::new(&shared);

@@ -50,7 +50,7 @@ impl Api for Node {
             addresses: report.addresses.into_iter().map(address_status).collect(),
             peers,
             topic_peers,
-            feeds: publisher.feeds().await?,
+            feeds: publisher.feeds(),
             follows: follows.len(),
             in_sync: count(FollowState::InSync),
             syncing: count(FollowState::Syncing),
@@ -147,8 +147,9 @@ impl Api for Node {
             }
             _ => {
                 let feed = request.feed.unwrap_or_default();
-                let head = publisher.head(feed.clone()).await?;
-                head.ok_or_else(|| NodeError::not_found(format!("nothing has been published in feed {feed} yet")))?
+                publisher
+                    .head(&feed)
+                    .ok_or_else(|| NodeError::not_found(format!("nothing has been published in feed {feed} yet")))?
             }
         };
         Ok(Head {
@@ -162,8 +163,7 @@ impl Api for Node {
 
     async fn announce(&self, request: AnnounceRequest) -> Result<Announced> {
         let publisher = &self.inner.publisher;
-        let head = publisher.head(request.feed.clone()).await?;
-        let head = head.filter(|head| *head.head() == request.cid).ok_or_else(|| {
+        let head = publisher.head(&request.feed).filter(|head| *head.head() == request.cid).ok_or_else(|| {
             NodeError::not_found(format!(
                 "{} is not the head of feed {}; `dagmesh head` shows which is, `dagmesh publish` moves it",
                 request.cid, request.feed

@@ -28,31 +28,28 @@ impl Access for Serving {
     }
 
     fn heads(&self, query: HeadQuery) -> BoxFuture<'static, Vec<SignedHead>> {
-        let context = self.context.clone();
+        let (context, publisher) = (self.context.clone(), self.publisher.clone());
         let own = context.key.public().to_peer_id();
+        let of = query.publisher.unwrap_or(own);
         Box::pin(async move {
-            let found = context
-                .blocking(move |store| {
-                    let publisher = query.publisher.unwrap_or(own);
-                    let mut heads = match (&query.feed, publisher == own) {
-                        (Some(feed), true) => store.own_head(feed)?.into_iter().collect(),
-                        (None, true) => store.own_heads()?,
-                        (Some(feed), false) => {
-                            store.follow(&publisher, feed)?.and_then(|follow| follow.head()).into_iter().collect()
-                        }
-                        (None, false) => {
-                            let follows = store.follows()?.into_iter().filter(|(peer, ..)| *peer == publisher);
-                            follows.filter_map(|(_, _, follow)| follow.head()).collect::<Vec<_>>()
-                        }
-                    };
-                    heads.truncate(dagmesh_dagsync::head::MAX_HEADS);
-                    Ok(heads)
-                })
-                .await;
-            found.unwrap_or_else(|error| {
+            let found = match query.feed {
+                Some(feed) if of == own => Ok(publisher.head(&feed).into_iter().collect()),
+                None if of == own => Ok(publisher.heads()),
+                Some(feed) => context
+                    .blocking(move |store| Ok(store.follow(&of, &feed)?))
+                    .await
+                    .map(|follow| follow.and_then(|follow| follow.head()).into_iter().collect()),
+                None => context.blocking(|store| Ok(store.follows()?)).await.map(|follows| {
+                    let follows = follows.into_iter().filter(|(peer, ..)| *peer == of);
+                    follows.filter_map(|(_, _, follow)| follow.head()).collect()
+                }),
+            };
+            let mut heads: Vec<_> = found.unwrap_or_else(|error| {
                 tracing::warn!(%error, "heads that a peer asked for could not be read");
                 Vec::new()
-            })
+            });
+            heads.truncate(dagmesh_dagsync::head::MAX_HEADS);
+            heads
         })
     }
 
@@ -100,7 +97,7 @@ impl Listener {
     ) -> Answer {
         let head = Announcement::decode(&message).ok().and_then(|announcement| announcement.signed_head()?.ok());
         if let Some(head) = head
-            && publisher.confirmed(peer, &head).await
+            && publisher.confirmed(peer, &head)
         {
             return Answer::Accepted;
         }

@@ -183,7 +183,10 @@ impl Follower {
                     });
                 }
             }
-            changes.changed().await.map_err(|_| NodeError::stopping())?;
+            tokio::select! {
+                changed = changes.changed() => changed.map_err(|_| NodeError::stopping())?,
+                () = self.context.stop.cancelled() => return Err(NodeError::stopping()),
+            }
         }
     }
 

@@ -24,6 +24,9 @@ pub(crate) struct Publisher {
     announcer: HeadAnnouncer,
     /// One entry at a time: the next one links to it.
     publishing: Arc<tokio::sync::Mutex<()>>,
+    /// The newest head of each feed that is on the disk. The store also shows one that it could not make durable; whoever
+    /// was told of that would see its number used again.
+    heads: Arc<Mutex<BTreeMap<FeedName, SignedHead>>>,
     seen: Arc<Mutex<BTreeMap<FeedName, Seen>>>,
 }
 
@@ -46,6 +49,7 @@ impl Publisher {
             context: context.clone(),
             announcer: HeadAnnouncer::start(context, heads.clone()),
             publishing: Arc::default(),
+            heads: Arc::new(Mutex::new(heads.iter().map(|head| (head.feed().clone(), head.clone())).collect())),
             seen: Arc::default(),
         };
         for head in heads {
@@ -72,6 +76,7 @@ impl Publisher {
         let _one_at_a_time = self.publishing.lock().await;
         let key = Arc::clone(&self.context.key);
         let (before, head) = self.context.blocking(move |store| append(store, &key, &feed, content, meta)).await?;
+        self.heads.lock().insert(head.feed().clone(), head.clone());
         self.context.validator.lock().learn(&head);
         self.context.events.tell(Event::Published { feed: head.feed().clone(), head: *head.head(), seq: head.seq() });
         self.provide(&head, before.as_ref());
@@ -85,8 +90,13 @@ impl Publisher {
     }
 
     /// The newest head of an own feed.
-    pub(crate) async fn head(&self, feed: FeedName) -> Result<Option<SignedHead>, NodeError> {
-        self.context.blocking(move |store| Ok(store.own_head(&feed)?)).await
+    pub(crate) fn head(&self, feed: &FeedName) -> Option<SignedHead> {
+        self.heads.lock().get(feed).cloned()
+    }
+
+    /// The newest head of each own feed, by name.
+    pub(crate) fn heads(&self) -> Vec<SignedHead> {
+        self.heads.lock().values().cloned().collect()
     }
 
     /// A peer was sent these blocks first in an answer: one of our heads may be among them.
@@ -98,15 +108,14 @@ impl Publisher {
     }
 
     /// A peer says that it is in sync with a head of ours. `false` where that is not our newest.
-    pub(crate) async fn confirmed(&self, peer: PeerId, head: &SignedHead) -> bool {
+    pub(crate) fn confirmed(&self, peer: PeerId, head: &SignedHead) -> bool {
         if head.publisher() != self.context.key.public().to_peer_id() {
             return false;
         }
-        let Ok(Some(own)) = self.head(head.feed().clone()).await else { return false };
-        if own != *head {
+        if self.head(head.feed()).as_ref() != Some(head) {
             return false;
         }
-        self.seen(&own, |seen| {
+        self.seen(head, |seen| {
             if seen.confirmed.len() < MAX_CONFIRMED {
                 seen.confirmed.entry(peer).or_insert_with(unix_ms);
             }
@@ -115,8 +124,8 @@ impl Publisher {
     }
 
     /// How each own feed stands.
-    pub(crate) async fn feeds(&self) -> Result<Vec<FeedStatus>, NodeError> {
-        let heads = self.context.blocking(|store| Ok(store.own_heads()?)).await?;
+    pub(crate) fn feeds(&self) -> Vec<FeedStatus> {
+        let heads = self.heads();
         let seen = self.seen.lock();
         let status = |head: SignedHead| {
             let seen = seen.get(head.feed()).filter(|seen| seen.head == *head.head());
@@ -133,7 +142,7 @@ impl Publisher {
                 confirmed_by: seen.map_or(0, |seen| seen.confirmed.len()),
             }
         };
-        Ok(heads.into_iter().map(status).collect())
+        heads.into_iter().map(status).collect()
     }
 
     /// Provides the new head in Kademlia, and the one before it no longer.

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
-use dagmesh_dag::{Block, Blockstore, HashCode, StoreError};
+use dagmesh_dag::{Block, Blockstore, Codec, HashCode, StoreError};
+use tokio::sync::Notify;
 
 use super::{
     Batch, Store,
@@ -97,6 +98,27 @@ impl Store {
         }
     }
 
+    /// Blocks that were put aside and are not held again: of the first 1,024 that ever were. The store knows no codec, so
+    /// they are told as raw.
+    pub fn damaged(&self) -> Result<Vec<Cid>, StoreError> {
+        let mut damaged = Vec::new();
+        if self.writer.lock().quarantined == 0 {
+            return Ok(damaged);
+        }
+        for row in self.engine.keyspaces.quarantine.iter() {
+            let Ok(hash) = Multihash::<64>::from_bytes(&row.key().map_err(from_engine)?) else { continue };
+            if !self.holds_block(&hash)? {
+                damaged.push(Cid::new_v1(Codec::Raw as u64, hash));
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Told once for whoever waits, or is the next to wait, when a block was put aside.
+    pub fn damage(&self) -> &Notify {
+        &self.damage
+    }
+
     /// Looks a block up past the gate.
     pub(super) fn holds_block(&self, hash: &Multihash<64>) -> Result<bool, StoreError> {
         self.engine.keyspaces.blocks.contains_key(hash.to_bytes()).map_err(from_engine)
@@ -111,11 +133,10 @@ impl Batch<'_> {
         if !self.remove_block(&key)? {
             return Ok(());
         }
-        if let Found::Bytes(bytes) = found
-            && self.counters.quarantined < MAX_QUARANTINED
-        {
-            let quarantine = &self.store.engine.keyspaces.quarantine;
-            self.insert(quarantine, &key, &bytes);
+        if self.counters.quarantined < MAX_QUARANTINED {
+            // Without bytes where the engine could not read them.
+            let bytes = if let Found::Bytes(bytes) = found { bytes } else { Bytes::new() };
+            self.insert(&self.store.engine.keyspaces.quarantine, &key, &bytes);
         }
         self.counters.quarantined += 1;
         Ok(())

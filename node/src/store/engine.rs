@@ -161,6 +161,8 @@ impl Engine {
             kv: open("kv")?,
             meta,
         };
+        // What a killed process wrote last may stand in the system's cache alone. From here on it is told to others.
+        db.persist(PersistMode::SyncAll).map_err(failed)?;
         Ok(Self {
             keyspaces,
             db,

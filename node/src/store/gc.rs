@@ -70,6 +70,7 @@ impl Store {
         marked();
         let report = self.sweep(dry_run, &mut closure)?;
         if !dry_run {
+            self.forget_damage(&closure)?;
             self.engine.sync()?;
             if report.removed > 0 {
                 self.engine.reclaim()?;
@@ -163,6 +164,16 @@ impl Store {
                 Ok(())
             });
         }
+    }
+
+    /// Forgets damaged blocks that nothing needs any more, so that nobody is asked for them.
+    fn forget_damage(&self, closure: &Closure<'_>) -> Result<(), Error> {
+        let quarantine = &self.engine.keyspaces.quarantine;
+        let dead: Vec<_> = (self.damaged()?.into_iter()).filter(|cid| !closure.has(block_id(cid.hash()))).collect();
+        self.transaction_unsynced(|batch| {
+            dead.iter().for_each(|cid| batch.remove(quarantine, &cid.hash().to_bytes()));
+            Ok(())
+        })
     }
 
     fn size_of(&self, key: &[u8]) -> Result<u64, StoreError> {

@@ -16,6 +16,7 @@ use std::{path::Path, sync::Arc};
 
 use dagmesh_dag::{Blockstore, StoreError};
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
 
 mod batch;
 mod blocks;
@@ -59,6 +60,7 @@ pub struct Store {
     writer: Mutex<Counters>,
     /// Held by the collection of garbage that runs.
     collecting: Mutex<()>,
+    damage: Notify,
 }
 
 /// How a store is opened.
@@ -110,7 +112,13 @@ impl Store {
         let failed = |source| OpenError::Engine { dir: dir.to_owned(), source };
         let engine = Engine::open(dir, options.reserve_bytes)?;
         let counters = Counters::load(&engine.keyspaces.meta).map_err(failed)?;
-        let store = Self { engine, gate: Gate::default(), writer: Mutex::new(counters), collecting: Mutex::new(()) };
+        let store = Self {
+            engine,
+            gate: Gate::default(),
+            writer: Mutex::new(counters),
+            collecting: Mutex::new(()),
+            damage: Notify::new(),
+        };
         store.drop_stale_frontiers().map_err(|error| match error {
             Error::Store(source) => failed(source),
             other => failed(StoreError::Corrupt(other.to_string())),
@@ -148,7 +156,11 @@ impl Store {
         self.engine.check_open()?;
         let mut batch = Batch::new(self, *counters);
         let value = write(&mut batch)?;
+        let quarantined = counters.quarantined;
         *counters = batch.commit(*counters)?;
+        if counters.quarantined > quarantined {
+            self.damage.notify_one();
+        }
         Ok(value)
     }
 

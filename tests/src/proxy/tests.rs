@@ -161,6 +161,20 @@ async fn a_cut_ends_every_connection_and_refuses_new_ones_until_it_is_healed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_led_elsewhere_takes_new_connections_there() {
+    let (first, second) = (Echo::start().await, Echo::start().await);
+    let proxy = DelayProxy::start(first.0, Duration::ZERO).await.expect("a proxy");
+    let mut old = TcpStream::connect(proxy.addr()).await.expect("a connection");
+    round_trip(&mut old).await.expect("an answer");
+    proxy.set_target(second.0);
+    let mut new = TcpStream::connect(proxy.addr()).await.expect("a connection");
+    drop(first);
+    let ended = tokio::time::timeout(PATIENCE, old.read(&mut [0; 1])).await.expect("not left hanging");
+    assert!(matches!(ended, Ok(0) | Err(_)));
+    round_trip(&mut new).await.expect("an answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_line_delivers_nothing_until_it_is_healed_and_then_all() {
     let echo = Echo::start().await;
     let proxy = DelayProxy::start(echo.0, Duration::ZERO).await.expect("a proxy");

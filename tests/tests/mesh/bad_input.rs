@@ -5,9 +5,8 @@ use std::{
     process::Stdio,
 };
 
-use dagmesh_tests::{Daemon, Output, assert_same_folder, make_folder};
+use dagmesh_tests::{Daemon, Output, SmallDisk, assert_same_folder, make_folder};
 use serde_json::Value;
-use tokio::process::Command;
 
 use crate::support::{SOON, api_raw, api_request, assert_sound, daemon, number, options, str_of, text, ticket};
 
@@ -275,43 +274,13 @@ async fn garbage_to_the_api_is_refused_and_changes_nothing() {
     here.assert_intact().await;
 }
 
-/// A small filesystem of its own, unmounted when it goes.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None`, with the reason printed, where this machine lets us mount none.
-    async fn mount(bytes: u64) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let size = format!("size={bytes}");
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).kill_on_drop(true);
-        match command.output().await {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            Ok(output) => {
-                println!("skipped: no tmpfs can be mounted: {}", String::from_utf8_lossy(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                println!("skipped: no tmpfs can be mounted: {error}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_is_told_and_what_was_published_before_is_intact() {
-    let Some(disk) = SmallDisk::mount(224 << 20).await else { return };
+    let Some(disk) = SmallDisk::mount(224 << 20) else { return };
     let mut options = options(&[]);
     // The profile keeps no reserve; a disk of a user's has one.
     options.env.push(("DAGMESH_STORE__RESERVE_BYTES".to_owned(), (64 << 20).to_string()));
-    options.home = Some(disk.0.path().join("home"));
+    options.home = Some(disk.path().join("home"));
     let mut here = Published::of(Daemon::start_with(options).await).await;
 
     let large = here.path("large");

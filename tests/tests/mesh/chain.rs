@@ -15,7 +15,7 @@ use dagmesh::{
     types::{DagPutRequest, DataFormat, FollowRequest, HashName, SyncRequest, Synced},
 };
 use dagmesh_tests::DelayProxy;
-use libp2p::{PeerId, multiaddr::Protocol};
+use libp2p::multiaddr::Protocol;
 
 use crate::support::{Peer, PeerOptions, counted, long_chain};
 
@@ -208,21 +208,4 @@ async fn a_feed_that_a_hook_skips_a_part_of_is_told_as_partial() {
     let error = result.expect_err("entries 6 to 85 were skipped");
     assert_eq!(error.kind, ErrorKind::Partial, "{error}");
     assert!(error.to_string().contains(&cids[85].to_string()), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_publisher_of_a_sync_is_the_one_that_was_named() {
-    let (asked, there) = tokio::join!(Peer::start(), Peer::start());
-    let follower = Peer::start().await;
-    there.publish_text("of another").await;
-    let addr = there.tcp_addr().await.to_string();
-    let wrong = addr.replace(&there.peer_id().to_string(), &asked.peer_id().to_string());
-    let target: Target = wrong.parse().expect("a target");
-    let error = follower.sync(SyncRequest::new(target), ProgressSink::none()).await.expect_err("another peer is there");
-    assert_eq!(error.kind, ErrorKind::NoPeers, "{error}");
-    assert!(error.to_string().contains(&asked.peer_id().to_string()), "it names whom it could not reach: {error}");
-    let nobody = PeerId::random();
-    let error = follower.sync(SyncRequest::new(Target::Peer(nobody)), ProgressSink::none()).await;
-    let error = error.expect_err("nobody knows that peer");
-    assert!(matches!(error.kind, ErrorKind::NoPeers | ErrorKind::Timeout), "{error}");
 }

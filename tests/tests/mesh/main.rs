@@ -7,8 +7,10 @@
 mod bad_input;
 mod chain;
 mod crash;
+mod faults;
 mod follow;
 mod learn;
 mod providers;
 mod publish;
+mod scenarios;
 mod support;

@@ -13,6 +13,7 @@ use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::Child,
+    task::JoinHandle,
 };
 
 pub(crate) use dagmesh_tests::peer::{Peer, PeerOptions, SOON, long_chain};
@@ -115,11 +116,16 @@ pub(crate) fn api_request(daemon: &Daemon, command: &str, body: &str) -> String 
 
 /// The result of a command, asked of the API itself: a process less than [`Daemon::json`].
 pub(crate) async fn api_call(daemon: &Daemon, command: &str, ask: &Value) -> Value {
+    api_try(daemon, command, ask).await.unwrap_or_else(|error| panic!("{command} {ask} failed: {error}"))
+}
+
+/// What a command came to, asked of the API itself: its result, or what was answered instead.
+pub(crate) async fn api_try(daemon: &Daemon, command: &str, ask: &Value) -> Result<Value, String> {
     let (status, body) = api_raw(daemon, api_request(daemon, command, &ask.to_string()).as_bytes()).await;
     let last = body.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok()).unwrap_or_default();
     match last.get("result") {
-        Some(result) if status == 200 => result.clone(),
-        _ => panic!("{command} {ask} answered {status}: {body}"),
+        Some(result) if status == 200 => Ok(result.clone()),
+        _ => Err(format!("{status}: {body}")),
     }
 }
 
@@ -128,6 +134,7 @@ pub(crate) async fn api_call(daemon: &Daemon, command: &str, ask: &Value) -> Val
 /// What a daemon tells to whoever watches, from the moment this exists.
 pub(crate) struct Watch {
     seen: Arc<Mutex<Vec<Value>>>,
+    reading: JoinHandle<()>,
     _child: Option<Child>,
 }
 
@@ -164,7 +171,7 @@ impl Watch {
     fn read(lines: impl AsyncBufRead + Unpin + Send + 'static, child: Option<Child>) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&seen);
-        tokio::spawn(async move {
+        let reading = tokio::spawn(async move {
             let mut lines = lines.lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 if let Ok(event) = serde_json::from_str::<Value>(&line) {
@@ -172,7 +179,13 @@ impl Watch {
                 }
             }
         });
-        Self { seen, _child: child }
+        Self { seen, reading, _child: child }
+    }
+
+    /// All that a daemon, which has ended, has told.
+    pub(crate) async fn end(self) -> Vec<Value> {
+        tokio::time::timeout(SOON, self.reading).await.expect("the end of what it told").expect("a reader");
+        std::mem::take(&mut *self.seen.lock().expect("the events"))
     }
 
     /// All events of this name so far.

@@ -1,4 +1,4 @@
-//! Damage on the disk is found, put aside, and healed by putting the block again.
+//! Damage on the disk (row 34 of the table of faults) is found, put aside, and healed by putting the block again.
 
 use dagmesh_core::cbor;
 use dagmesh_dag::FeedName;
@@ -14,7 +14,7 @@ fn damage(store: &Store, block: &Block) {
 }
 
 #[test]
-fn a_flipped_bit_is_found_and_the_block_can_come_again() {
+fn row_34_a_flipped_bit_is_found_and_the_block_can_come_again() {
     let store = TempStore::new();
     let blocks: Vec<_> = (0..3_000).map(|n| raw(format!("block {n}"))).collect();
     store.put_many(&blocks).expect("puts");
@@ -25,14 +25,16 @@ fn a_flipped_bit_is_found_and_the_block_can_come_again() {
     assert_eq!(report.damaged_cids, [*blocks[1_234].cid()]);
     assert!(steps.len() >= 3 && steps.is_sorted(), "{steps:?}");
     assert!(!store.has(blocks[1_234].cid()).expect("has"));
+    assert_eq!(store.damaged().expect("reads"), [*blocks[1_234].cid()]);
     let aside = store.engine.keyspaces.quarantine.get(blocks[1_234].cid().hash().to_bytes()).expect("gets");
     assert_eq!(aside.map(|bytes| bytes.len()), Some(blocks[1_234].data().len()), "its bytes are kept aside");
     assert_eq!(store.put_many(&blocks).expect("puts"), 1);
+    assert_eq!(store.damaged().expect("reads"), [], "it is held again");
     assert!(store.verify(|_| ()).expect("verifies").is_sound());
 }
 
 #[test]
-fn a_sampled_read_puts_a_damaged_block_aside() {
+fn row_34_a_sampled_read_puts_a_damaged_block_aside() {
     let store = TempStore::new();
     let block = raw("block");
     store.put(&block).expect("puts");
@@ -76,7 +78,7 @@ fn what_is_missing_below_a_root_is_listed() {
 }
 
 #[test]
-fn a_bit_flipped_in_the_file_of_a_block_is_found_by_reading_it() {
+fn row_34_a_bit_flipped_in_the_file_of_a_block_is_found_by_reading_it() {
     let store = TempStore::new();
     let (sound, hit) = (raw(vec![1; 100_000]), raw(vec![2; 100_000]));
     store.put_many(&[sound.clone(), hit.clone()]).expect("puts");
@@ -89,6 +91,7 @@ fn a_bit_flipped_in_the_file_of_a_block_is_found_by_reading_it() {
     let store = TempStore { store: open(dir.path()), dir };
     assert_eq!(store.get(hit.cid()).expect("reads"), None);
     assert!(!store.has(hit.cid()).expect("has"), "it counts as not held");
+    assert_eq!(store.damaged().expect("reads"), [*hit.cid()], "also where its bytes could not be read");
     assert_eq!(store.verified_block(sound.cid()).expect("reads").as_ref(), Some(&sound));
     store.put(&hit).expect("puts");
     assert_eq!(store.verified_block(hit.cid()).expect("reads").as_ref(), Some(&hit));

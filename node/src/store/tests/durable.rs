@@ -66,7 +66,7 @@ const CHILD_DIR: &str = "DAGMESH_TEST_STORE_DIR";
 const CHILD_TEST: &str = "store::tests::durable::the_child_that_is_killed";
 
 #[test]
-fn what_was_acknowledged_survives_a_kill_at_any_moment() {
+fn row_32_what_was_acknowledged_survives_a_kill_at_any_moment() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut acknowledged = Vec::new();
     for cycle in 0..4 {

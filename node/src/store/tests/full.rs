@@ -1,4 +1,4 @@
-//! A full disk: nothing that failed is acknowledged, and what was acknowledged stays.
+//! A full disk (row 33 of the table of faults): nothing that failed is acknowledged, and what was acknowledged stays.
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn fill(store: &Store) -> (Vec<Block>, StoreError) {
 }
 
 #[test]
-fn a_full_disk_stops_the_store_and_loses_nothing_acknowledged() {
+fn row_33_a_full_disk_stops_the_store_and_loses_nothing_acknowledged() {
     // The journal fills the first disk; the second fills while the engine writes out what it gathered.
     for size in [8, 48] {
         let Some(disk) = SmallDisk::new(size) else { return };
@@ -76,7 +76,7 @@ fn a_full_disk_stops_the_store_and_loses_nothing_acknowledged() {
 }
 
 #[test]
-fn a_write_into_the_reserve_is_refused_until_there_is_space() {
+fn row_33_a_write_into_the_reserve_is_refused_until_there_is_space() {
     let Some(disk) = SmallDisk::new(64) else { return };
     let store = Store::open_with(disk.0.path(), &StoreOptions { reserve_bytes: 32 << 20 }).expect("opens");
     let (acknowledged, error) = fill(&store);

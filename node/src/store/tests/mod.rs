@@ -15,6 +15,7 @@ mod durable;
 mod full;
 mod garbage;
 mod tables;
+mod torn;
 
 /// A store in a directory of its own, which goes with it.
 pub(super) struct TempStore {
