@@ -301,6 +301,7 @@ impl From<swarm::SwarmError> for NodeError {
             E::Unreachable { .. } | E::NoAddress { .. } | E::NoPeers { .. } => ErrorKind::NoPeers,
             E::Timeout { .. } => ErrorKind::Timeout,
             E::OwnAddress { .. } => ErrorKind::Usage,
+            E::Stopped => ErrorKind::Unavailable,
             _ => ErrorKind::Error,
         };
         Self::new(kind, error.to_string())

@@ -130,7 +130,10 @@ impl Store {
             if let Some(latest) = record.latest {
                 let policy = record.policy;
                 let open = policy.depth.is_some() || policy.first_sync_depth.is_some();
-                closure.chain(latest, policy.keep, open)?;
+                // Contents are kept of the newest entries that are known; `latest` may be on its way past older ones.
+                let newest = record.head().map_or(0, |head| head.seq());
+                let keep = policy.keep.map(|keep| keep.saturating_sub(newest.saturating_sub(record.latest_seq)));
+                closure.chain(latest, keep, open)?;
             }
         }
         for (cid, pin) in self.pins()? {

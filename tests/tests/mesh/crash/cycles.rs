@@ -9,7 +9,7 @@ use std::{
 };
 
 use dagmesh_core::limits;
-use dagmesh_tests::Daemon;
+use dagmesh_tests::{Daemon, wait_for};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -23,7 +23,9 @@ use tokio::{
 };
 
 use super::left::{Told, make_source, open};
-use crate::support::{Watch, api_call, api_connect, api_request, daemon, free_port, number, seed, str_of};
+use crate::support::{
+    SOON, Watch, api_call, api_connect, api_request, api_try, daemon, free_port, number, seed, str_of,
+};
 
 /// Kills of the ordinary run. `DAGMESH_CRASH_CYCLES` asks for more: `just crash`.
 const CYCLES: u32 = 8;
@@ -170,8 +172,8 @@ impl Mesh {
             mesh.tally(Operation::Publish).usual = usual;
         }
         let (feed, seq, head) = mesh.publish_unheard(FEEDS[1]).await;
-        let begun = Instant::now();
         let announced = mesh.announce(feed, &head).await;
+        let begun = Instant::now();
         mesh.follower.watch().finished(&head).await;
         mesh.tally(Operation::Sync).usual = begun.elapsed();
         announced.await.expect("a task").expect("an answer").expect("announced");
@@ -247,8 +249,8 @@ impl Mesh {
     async fn kill_sync(&mut self, moment: &Moment) -> Ended {
         let feed = self.feed();
         let (feed, seq, head) = self.publish_unheard(feed).await;
-        let begun = Instant::now();
         let announced = self.announce(feed, &head).await;
+        let begun = Instant::now();
         let watch = self.follower.watch();
         if let Some(event) = moment.event {
             let fits = |seen: &Value| seen["event"] == event && (seen["head"] == head || seen["entry"] == head);
@@ -343,7 +345,13 @@ impl Mesh {
 
     /// Begins to tell the follower of a head.
     async fn announce(&self, feed: &str, head: &str) -> JoinHandle<Answer> {
-        let ask = json!({"cid": head, "feed": feed, "to": self.follower.daemon.addr("tcp")});
+        let addr = self.follower.daemon.addr("tcp");
+        // Between two fixed ports a connection may have to wait until the kernel has forgotten the one before.
+        wait_for(SOON, "a connection with the follower", async || {
+            api_try(&self.publisher.daemon, "connect", &json!({"addr": addr})).await.is_ok()
+        })
+        .await;
+        let ask = json!({"cid": head, "feed": feed, "to": addr});
         call(&self.publisher.daemon, "announce", &ask).await
     }
 
