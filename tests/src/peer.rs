@@ -22,7 +22,7 @@ use futures::StreamExt;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use tempfile::TempDir;
 
-use crate::wait_for_some;
+use crate::{wait_for, wait_for_some};
 
 /// How long anything may take that is certain to come: a debug build on a loaded machine, with room.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -102,6 +102,9 @@ impl Peer {
     pub async fn again(self) -> Self {
         let Self { node, home } = self;
         drop(node);
+        // A sync that was cut short holds the store until what came is on disk.
+        let store = home.path().join("store");
+        wait_for(SOON, "a home that nobody uses", async || Store::open(&store).is_ok()).await;
         Self::with(PeerOptions { home: Some(home), ..PeerOptions::default() }).await
     }
 

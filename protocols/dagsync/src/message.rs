@@ -265,7 +265,12 @@ fn take_cid(bytes: &mut Bytes) -> Result<Cid, MessageError> {
     let mut rest = bytes.get(..bytes.len().min(limits::MAX_CID_BYTES)).unwrap_or_default();
     let before = rest.len();
     let cid = Cid::read_bytes(&mut rest).map_err(|error| MessageError::Frame(format!("it holds no CID: {error}")))?;
-    bytes.advance(before - rest.len());
+    let len = before - rest.len();
+    // The parser drops the bits of a varint that overflow: a CID has one spelling.
+    if cid.encoded_len() != len {
+        return Err(MessageError::Frame("its CID is not in its one spelling".into()));
+    }
+    bytes.advance(len);
     Ok(cid)
 }
 
