@@ -22,7 +22,7 @@ use futures::StreamExt;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use tempfile::TempDir;
 
-use crate::wait_for_some;
+use crate::{wait_for, wait_for_some};
 
 /// How long anything may take that is certain to come: a debug build on a loaded machine, with room.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -104,7 +104,11 @@ impl Peer {
 
     /// A new node on the home of this one, which is to be shut down.
     pub async fn again(self) -> Self {
-        Self::with(PeerOptions { home: Some(self.into_home()), ..PeerOptions::default() }).await
+        let home = self.into_home();
+        // A sync that was cut short holds the store until what came is on disk.
+        let store = home.path().join("store");
+        wait_for(SOON, "a home that nobody uses", async || Store::open(&store).is_ok()).await;
+        Self::with(PeerOptions { home: Some(home), ..PeerOptions::default() }).await
     }
 
     /// The home of this one, which is to be shut down.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use dagmesh_core::limits;
+use dagmesh_core::{frame::FrameError, limits};
 use dagmesh_dag::{Blockstore, SignedHead};
 use futures::{StreamExt, future::BoxFuture};
 use futures_timer::Delay;
@@ -58,7 +58,8 @@ impl Client {
                 Err(error) => return Err(HeadError::Unreachable(error.to_string())),
             };
             match (head::ask(stream, query, peer).await, waits.next()) {
-                (Err(HeadError::Frame(_)), Some(wait)) => self.pause(wait).await,
+                // The stream died; what came over it and is no answer comes again.
+                (Err(HeadError::Frame(FrameError::CutShort | FrameError::Io(_))), Some(wait)) => self.pause(wait).await,
                 (answer, _) => return answer,
             }
         }

@@ -3,10 +3,7 @@
 use cid::Cid;
 use dagmesh::{
     dag::Selector,
-    dagsync::{
-        End, Status,
-        message::{Frame, Request},
-    },
+    dagsync::{End, Status, message::Frame},
 };
 use dagmesh_core::{
     cbor,
@@ -118,11 +115,6 @@ pub async fn ask(hostile: &Hostile, peer: PeerId, request: &[u8]) -> Vec<Frame> 
         frames
     };
     tokio::time::timeout(SOON, exchange).await.expect("an end of the answer in time")
-}
-
-/// Makes an honest request.
-pub async fn fetch(hostile: &Hostile, peer: PeerId, request: &Request) -> Vec<Frame> {
-    ask(hostile, peer, &request.encode().expect("an honest request")).await
 }
 
 /// The end of an answer.

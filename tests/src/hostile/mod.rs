@@ -224,8 +224,13 @@ impl Hostile {
 
     /// Opens a stream to a peer that it is connected with.
     pub async fn open(&self, peer: PeerId, protocol: StreamProtocol) -> Stream {
-        let opened = self.control.clone().open_stream(peer, protocol.clone()).await;
+        let opened = self.streams().open_stream(peer, protocol.clone()).await;
         opened.unwrap_or_else(|error| panic!("opening {protocol} to {peer}: {error}"))
+    }
+
+    /// Opens and accepts streams, for what an honest client does.
+    pub fn streams(&self) -> Control {
+        self.control.clone()
     }
 
     async fn command(&self, command: Command) {

@@ -1,12 +1,24 @@
 //! What comes in the place of a block: rows 1, 16 and 17.
 
-use std::iter;
+use std::{iter, sync::Arc};
 
-use dagmesh::dagsync::{Status, message::Frame};
+use dagmesh::{
+    Api,
+    api::ProgressSink,
+    dag::{Blockstore, MemoryBlockstore},
+    dagsync::{Status, head::HeadQuery, message::Frame, net::Client},
+    types::{ConnectRequest, FollowRequest},
+};
+use dagmesh_announce::{Announcement, Answer as Verdict};
 use dagmesh_core::limits;
-use dagmesh_tests::hostile::{
-    dag::leaf,
-    script::{self, Step, claimed, end, honest, steps},
+use dagmesh_tests::{
+    hostile::{
+        Hostile,
+        dag::leaf,
+        script::{self, Step, claimed, end, honest, steps},
+    },
+    peer::{Peer, SOON},
+    wait_for,
 };
 
 use crate::scene::Scene;
@@ -24,6 +36,48 @@ async fn row_01_a_false_block_is_dropped_and_fetched_from_another_peer() {
     });
     let victim = scene.is_dropped_and_replaced("false block").await;
     assert!(!victim.holds(leaf("false").cid()), "what came is kept under no name");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_01_a_false_provider_of_an_honest_publishers_feed_is_left_for_another_one() {
+    let (publisher, mirror, follower) = tokio::join!(Peer::start(), Peer::start(), Peer::start());
+    let published = publisher.publish_text("signed by an honest publisher").await;
+    let target = publisher.target().await;
+    mirror.follow_wait(FollowRequest::new(target.clone())).await;
+    // The hostile node has the feed from its publisher, which then goes away, and provides it.
+    let hostile = Hostile::start().await;
+    hostile.connect_to(&publisher).await;
+    let query = HeadQuery { publisher: None, feed: None };
+    let heads = Client::new(hostile.streams()).heads(publisher.peer_id(), &query).await.expect("heads");
+    let store: Arc<dyn Blockstore> = Arc::new(MemoryBlockstore::new());
+    let held = |cid| publisher.blockstore().block(cid).expect("a look into the store").expect("held");
+    let right = held(&published.content);
+    store.put_many(&[held(&published.head), right.clone()]).expect("stored");
+    hostile.answer(move |asked| {
+        let garbled = honest(&store, &asked.request).map(move |frame| match frame {
+            Frame::Block { cid, .. } if cid == published.content => claimed(&cid, &b"false"[..]),
+            frame => frame,
+        });
+        Box::new(garbled.map(Step::from).chain([Step::Silence]))
+    });
+    publisher.shutdown().await.expect("stopped");
+
+    follower.follow(FollowRequest::new(target), ProgressSink::none()).await.expect("followed");
+    hostile.connect_to(&follower).await;
+    hostile.provide(&published.head).await;
+    let announcement = Announcement::new(&heads[0], []).relayed(publisher.peer_id());
+    let answer = hostile.announce(follower.peer_id(), &announcement.encode().expect("an announcement")).await;
+    assert_eq!(answer, Some(Verdict::Accepted));
+    // It serves the chain, and then a false block.
+    let exchanges = hostile.asked(2).await;
+    wait_for(SOON, "a stream that is closed", async || exchanges[1].was_dropped()).await;
+    assert!(!follower.holds(&published.content) && !follower.holds(leaf("false").cid()));
+    let addr = mirror.tcp_addr().await;
+    follower.connect(ConnectRequest { addr }).await.expect("connected");
+    follower.in_sync_at(publisher.peer_id(), 1).await;
+    let held = follower.blockstore().block(&published.content).expect("a look into the store").expect("held");
+    assert_eq!(held, right);
+    assert_eq!(hostile.exchanges().len(), 2, "it is not asked again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,10 +2,10 @@
 
 use cid::Cid;
 use dagmesh::{
-    Api,
+    Api, ErrorKind,
     api::ProgressSink,
     dag::{Block, Codec, FeedName},
-    types::{FollowRequest, GcRequest},
+    types::{FollowRequest, GcRequest, SyncRequest},
 };
 use dagmesh_announce::{Announcement, Answer as Verdict};
 use dagmesh_core::limits;
@@ -195,13 +195,14 @@ async fn row_14_weak_unknown_and_cut_hashes_are_rejected() {
 }
 
 /// CIDs that overflow, by their bytes.
-fn overlong() -> [(&'static str, Vec<u8>); 4] {
+fn overlong() -> [(&'static str, Vec<u8>); 5] {
     let endless = [&[1, 0x55, 0x12][..], &[0xff; 12]].concat();
     [
         ("a digest of 200 bytes", cid_bytes(RAW, SHA2_256, &[1; 200])),
         ("a digest over the largest", cid_bytes(RAW, 0x13, &[1; 65])),
         ("a varint without end", endless),
-        ("a varint that overflows", cid_bytes(u64::MAX, u64::MAX, &[1; 32])),
+        ("a varint that overflows to raw", [&[1, 0xd5], &[0x80; 8][..], &[2, 0x12, 0x20], &[1; 32]].concat()),
+        ("a varint longer than it must be", [&[1, 0xd5, 0x00, 0x12, 0x20][..], &[1; 32]].concat()),
     ]
 }
 
@@ -220,9 +221,12 @@ async fn rows_13_to_15_a_frame_with_a_cid_that_is_none_drops_the_peer() {
     let mut scene = Scene::start().await;
     let mut cids = overlong().map(|(_, cid)| cid).to_vec();
     cids.push(cid_bytes(RAW, IDENTITY, &[7; 129]));
-    scene.answer(move |asked| {
-        let cid = &cids[asked.nth % cids.len()];
-        Box::new([framed(&[&[1], cid, b"data"]), Step::Silence].into_iter())
-    });
+    let (follower, _) = scene.victim().await;
+    for cid in cids {
+        scene.answer(move |_| Box::new([framed(&[&[1], &cid, b"data"]), Step::Silence].into_iter()));
+        let sync = follower.sync(SyncRequest::new(scene.hostile.target()), ProgressSink::none()).await;
+        let error = sync.expect_err("a frame that holds no CID");
+        assert!(error.kind == ErrorKind::Verification && error.to_string().contains("bad frame"), "{error}");
+    }
     scene.is_dropped_and_replaced("bad frame").await;
 }
