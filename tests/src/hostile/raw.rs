@@ -58,6 +58,8 @@ pub fn socket_addr(addr: &Multiaddr) -> SocketAddr {
 pub async fn connect_from(last: u8, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(([127, 0, 0, last], 0).into())?;
+    // Reset when dropped: thousands that wait for their end would take the ports of honest nodes.
+    socket.set_zero_linger()?;
     socket.connect(to).await
 }
 

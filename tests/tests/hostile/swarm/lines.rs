@@ -24,7 +24,7 @@ async fn row_25_false_multiplexing_ends_its_connection_and_no_other() {
         ("a new stream with 16 MiB", frame(DATA, SYN, 1, 16 << 20, &stuffed(CREDIT))),
         ("a new stream with a byte over its credit", frame(DATA, SYN, 1, CREDIT + 1, &stuffed(CREDIT + 1))),
         ("data over the credit of a stream", {
-            [raw::open(1, &stuffed(CREDIT)), frame(DATA, 0, 1, CREDIT, &stuffed(CREDIT))].concat()
+            [frame(DATA, SYN, 1, 0, &[]), frame(DATA, 0, 1, CREDIT + 1, &stuffed(CREDIT + 1))].concat()
         }),
         ("credit without end", {
             let more = frame(WINDOW, 0, 1, u32::MAX, &[]);
@@ -39,7 +39,7 @@ async fn row_25_false_multiplexing_ends_its_connection_and_no_other() {
         ("the end of the session", frame(GO_AWAY, 0, 0, 0, &[])),
     ];
     let honest = Peer::start().await;
-    honest.connect(ConnectRequest { addr: addr_of(&daemon) }).await.expect("connected");
+    connect(&honest, &daemon).await;
     let mut ends = Vec::new();
     for (name, bytes) in &cases {
         let mut line = RawLine::connect(1, at).await.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -113,7 +113,7 @@ async fn row_26_ten_thousand_streams_of_one_peer_starve_nobody() {
     let at = raw::socket_addr(&addr_of(&daemon));
     let before = peak(&daemon);
     let honest = Peer::start().await;
-    honest.connect(ConnectRequest { addr: addr_of(&daemon) }).await.expect("connected");
+    connect(&honest, &daemon).await;
     let floods: Vec<_> = (0..FLOODERS).map(|_| tokio::spawn(flood_streams(at, 10_000))).collect();
     let (mut slowest, mut asked) = (Duration::ZERO, 0);
     while !floods.iter().all(|flood| flood.is_finished()) || asked < 5 {
