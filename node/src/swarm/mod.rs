@@ -27,6 +27,7 @@ mod peers;
 mod protect;
 mod queries;
 mod reachability;
+mod tls;
 mod topics;
 mod transport;
 mod worker;
