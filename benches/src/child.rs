@@ -11,7 +11,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use dagmesh::{Api, ticket::Target};
+use dagmesh::{
+    Api,
+    ticket::Target,
+    types::{AnnounceRequest, HeadRequest},
+};
 use futures::future::try_join_all;
 use libp2p::identity::Keypair;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -29,13 +33,16 @@ use crate::{
 };
 
 const ROLE: &str = "DAGMESH_BENCH_ROLE";
+const ANNOUNCE: &str = "announce";
 
 /// What a child is to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Role {
-    /// Publishes, tells [`Published`], and tells its [`Usage`] for every line that comes in.
+    /// Publishes and tells [`Published`]. For every line that comes in it publishes the content that stands there, and
+    /// tells it; announces, where it says so; or tells its [`Usage`].
     Publish(Content),
-    /// Starts nodes, tells their [`Usage`], and follows when a line comes in; then tells [`Followed`].
+    /// Starts nodes, tells their [`Usage`], and follows when a line comes in; then tells [`Followed`]. For every
+    /// further line it waits until they are in sync with the head that it names, and tells [`Followed`] again.
     Follow {
         /// Whom.
         target: String,
@@ -51,9 +58,11 @@ pub(crate) enum Role {
 pub(crate) struct Published {
     /// Where it is followed.
     pub(crate) target: String,
+    /// The entry.
+    pub(crate) head: String,
     /// From the call of publish until the head is signed.
     pub(crate) elapsed: Duration,
-    /// All blocks, the entry among them.
+    /// All blocks that it holds, the entry among them.
     pub(crate) blocks: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
@@ -63,7 +72,7 @@ pub(crate) struct Published {
 /// What a following child tells once all its nodes are in sync.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Followed {
-    /// From the first call of follow until the last one was in sync, all durable.
+    /// From the line that came in until the last one was in sync, all durable.
     pub(crate) elapsed: Duration,
     /// Blocks held, all nodes together.
     pub(crate) blocks: u64,
@@ -129,7 +138,29 @@ impl Process {
 
     /// Tells it to do the next thing.
     pub(crate) async fn go(&mut self) -> Result<()> {
-        self.stdin.write_all(b"\n").await.context("a node's process has ended early")
+        self.order("").await
+    }
+
+    /// Tells it to do this.
+    pub(crate) async fn order(&mut self, what: &str) -> Result<()> {
+        self.stdin.write_all(format!("{what}\n").as_bytes()).await.context("a node's process has ended early")
+    }
+
+    /// Has a publishing child publish another content, without a word to anybody.
+    pub(crate) async fn publish(&mut self, content: &Content) -> Result<Published> {
+        self.order(&serde_json::to_string(content)?).await?;
+        self.told().await
+    }
+
+    /// Has a publishing child announce its head.
+    pub(crate) async fn announce(&mut self) -> Result<()> {
+        self.order(ANNOUNCE).await
+    }
+
+    /// What a publishing child takes.
+    pub(crate) async fn usage(&mut self) -> Result<Usage> {
+        self.go().await?;
+        self.told().await
     }
 
     /// Kills it (SIGKILL).
@@ -181,15 +212,26 @@ pub fn run() -> Result<bool> {
 
 async fn be_publisher(content: Content, orders: &mut Lines<BufReader<Stdin>>) -> Result<()> {
     let publisher = Running::fresh().await?;
-    let elapsed = content.publish(&publisher).await?;
-    let stat = publisher.node.repo_stat().await?;
-    let target = publisher.target().await?.to_string();
-    let (blocks, bytes, usage) = (stat.blocks, stat.bytes, Usage::of_this_process());
-    tell(&Published { target, elapsed, blocks, bytes, usage })?;
-    while orders.next_line().await?.is_some() {
-        tell(&Usage::of_this_process())?;
+    tell(&publish_one(&publisher, &content).await?)?;
+    while let Some(order) = orders.next_line().await? {
+        match order.as_str() {
+            "" => tell(&Usage::of_this_process())?,
+            ANNOUNCE => {
+                let head = publisher.node.head(HeadRequest::default()).await?;
+                publisher.node.announce(AnnounceRequest { cid: head.head, feed: head.feed, to: None }).await?;
+            }
+            content => tell(&publish_one(&publisher, &serde_json::from_str(content)?).await?)?,
+        }
     }
     publisher.stop().await
+}
+
+async fn publish_one(publisher: &Running, content: &Content) -> Result<Published> {
+    let elapsed = content.publish(publisher).await?;
+    let head = publisher.node.head(HeadRequest::default()).await?.head.to_string();
+    let stat = publisher.node.repo_stat().await?;
+    let target = publisher.target().await?.to_string();
+    Ok(Published { target, head, elapsed, blocks: stat.blocks, bytes: stat.bytes, usage: Usage::of_this_process() })
 }
 
 async fn be_followers(
@@ -203,19 +245,28 @@ async fn be_followers(
         Some(home) => vec![Running::in_home(home, Keypair::generate_ed25519()).await?],
         None => try_join_all((0..count).map(|_| Running::fresh())).await?,
     };
+    let mut events = try_join_all(followers.iter().map(|follower| follower.node.watch())).await?;
     tell(&Usage::of_this_process())?;
     orders.next_line().await?;
     let begun = Instant::now();
     try_join_all(followers.iter().map(|follower| nodes::follow(&follower.node, &target))).await?;
-    let (elapsed, usage) = (begun.elapsed(), Usage::of_this_process());
-    let mut blocks = 0;
-    for follower in &followers {
-        blocks += follower.node.repo_stat().await?.blocks;
+    tell(&followed(&followers, begun).await?)?;
+    while let Some(head) = orders.next_line().await? {
+        let (begun, head) = (Instant::now(), head.parse()?);
+        try_join_all(events.iter_mut().map(|events| nodes::finished(events, &head))).await?;
+        tell(&followed(&followers, begun).await?)?;
     }
-    tell(&Followed { elapsed, blocks, usage })?;
-    orders.next_line().await?;
     try_join_all(followers.into_iter().map(Running::stop)).await?;
     Ok(())
+}
+
+async fn followed(followers: &[Running], begun: Instant) -> Result<Followed> {
+    let (elapsed, usage) = (begun.elapsed(), Usage::of_this_process());
+    let mut blocks = 0;
+    for follower in followers {
+        blocks += follower.node.repo_stat().await?.blocks;
+    }
+    Ok(Followed { elapsed, blocks, usage })
 }
 
 fn tell<T: Serialize>(what: &T) -> Result<()> {

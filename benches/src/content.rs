@@ -230,6 +230,9 @@ mod tests {
         assert_eq!(blocks_and_depth(Content::Deep { blocks: 300 }), (301, 300));
         assert_eq!(blocks_and_depth(Content::Links { links: 40_000 }), (40_004, 3), "two nodes and one above");
         assert_eq!(blocks_and_depth(Content::File { bytes: 4096, chunk_bytes: 1024 }), (6, 2));
-        assert!(blocks_and_depth(Content::Folder { files: 20, file_bytes: 100 }).0 > 20);
+        assert!(
+            blocks_and_depth(Content::Folder { files: 20, file_bytes: 10_000 }).0 > 10,
+            "files, some of them empty"
+        );
     }
 }

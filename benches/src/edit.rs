@@ -100,7 +100,7 @@ async fn measure(args: &Args, files: u64) -> Result<Edit> {
         let before = line.bytes_from_target() + line.bytes_to_target();
         let begun = Instant::now();
         publisher.node.announce(AnnounceRequest { cid: head.head, feed: head.feed.clone(), to: None }).await?;
-        let finished = nodes::finished(&mut events, &head).await?;
+        let finished = nodes::finished(&mut events, &head.head).await?;
         let line_bytes = line.bytes_from_target() + line.bytes_to_target() - before;
         let needed_bytes: u64 = needed.iter().sum();
         ensure!(finished.entries == 1 && finished.bytes >= needed_bytes, "{finished:?}, {needed_bytes} bytes needed");

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use cid::Cid;
 use dagmesh::{
     Api, Node,
     api::{EventStream, ProgressSink},
@@ -125,11 +126,11 @@ pub(crate) struct Finished {
 }
 
 /// Waits until a sync of `head` has finished.
-pub(crate) async fn finished(events: &mut EventStream, head: &Head) -> Result<Finished> {
+pub(crate) async fn finished(events: &mut EventStream, head: &Cid) -> Result<Finished> {
     let wait = async {
         while let Some(event) = events.next().await {
             match event {
-                Event::SyncFinished { head: at, count, blocks, bytes, .. } if at == head.head => {
+                Event::SyncFinished { head: at, count, blocks, bytes, .. } if at == *head => {
                     return Ok(Finished { at: Instant::now(), entries: count, blocks, bytes });
                 }
                 Event::SyncFailed { reason, .. } => bail!("the sync failed: {reason}"),

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     Args, Bar, Row, Sample,
-    child::{self, Followed, Usage},
+    child::{self, Followed},
     content::Content,
     machine::MIB,
     runtime,
@@ -41,8 +41,7 @@ async fn measure(args: &Args, name: &str, workload: &str, content: Content) -> R
             best = Some(followed);
         }
     }
-    publisher.go().await?;
-    let serving: Usage = publisher.told().await?;
+    let serving = publisher.usage().await?;
     publisher.end().await?;
     let best = best.context("no run")?;
     let sample = Sample { amount: published.blocks, elapsed: best.elapsed };

@@ -30,8 +30,7 @@ pub fn run(args: &Args) -> Result<Vec<Row>> {
                 best = Some((started, followed));
             }
         }
-        publisher.go().await?;
-        let serving: Usage = publisher.told().await?;
+        let serving = publisher.usage().await?;
         publisher.end().await?;
         let (started, best) = best.context("no run")?;
         let sample = Sample { amount: published.blocks, elapsed: best.elapsed };

@@ -28,6 +28,7 @@ mod protect;
 mod queries;
 mod reachability;
 mod sources;
+mod tls;
 mod topics;
 mod transport;
 mod worker;

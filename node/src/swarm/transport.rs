@@ -4,12 +4,13 @@ use std::net::{IpAddr, TcpListener, UdpSocket};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::pnet::PnetConfig;
-use libp2p::{Multiaddr, Swarm, SwarmBuilder, Transport as _, noise, tcp, tls, yamux};
+use libp2p::{Multiaddr, Swarm, SwarmBuilder, Transport as _, noise, tcp, yamux};
 
 use super::address::{self, Socket};
 use super::behaviour::Behaviour;
 use super::config::SwarmConfig;
 use super::error::{SwarmError, chain};
+use super::tls;
 
 /// Builds the Swarm: TCP (TLS preferred to Noise, yamux), QUIC, DNS, WebSocket and relayed connections; behind a
 /// pre-shared key TCP (Noise, yamux), DNS and relayed ones, since the key wraps a plain byte stream.

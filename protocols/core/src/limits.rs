@@ -147,8 +147,10 @@ pub const MAX_RESPONSE_FRAME_BYTES: usize = MAX_BLOCK_BYTES + MAX_CID_BYTES + 16
 pub const MAX_END_FRONTIER: usize = 64;
 /// Longest reason in a refusal, in bytes.
 pub const MAX_REASON_BYTES: usize = 512;
-/// Most blocks that one request may move; a client that wants more asks again from its frontier.
-pub const MAX_SEGMENT_BLOCKS: u64 = 1_048_576;
+/// Most blocks that one request may move; a client that wants more asks again from its frontier. Both ends remember
+/// what a request has visited, 16 bytes a block and the table's slack: so it is 9 MiB at the most, however long a sync
+/// is, at the price of a round trip every few seconds and of what comes again that stands further apart than this.
+pub const MAX_SEGMENT_BLOCKS: u64 = 262_144;
 /// Most bytes that one request may move.
 pub const MAX_SEGMENT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// Blocks already held that a peer may send again within one request, beyond a quarter of those it was asked for.
