@@ -26,7 +26,7 @@ pub fn fetch(data: &[u8]) {
         store.put(block).expect("puts");
     }
     let before = store.len();
-    let config = FetchConfig { stop: Vec::new(), segment: Some(1 + u64::from(input.byte() % 20)) };
+    let config = FetchConfig { segment: Some(1 + u64::from(input.byte() % 20)), ..FetchConfig::default() };
     let whole = Root { cid: root, selector: Selector::all(), held: None };
     let mut fetch = Fetch::new(store.clone(), config.clone(), vec![(0, whole)], ());
     let mut provider = 0;
@@ -79,7 +79,7 @@ pub fn fetch(data: &[u8]) {
                     assert!(brought > 0 || fetch.first_missing().is_some() || fetch.stats().from_cache > 0);
                     continue 'requests;
                 }
-                Ok(Step::Redirected) => panic!("nobody sent the walk elsewhere"),
+                Ok(Step::Enough) => panic!("nobody sent the walk elsewhere, nor cut it"),
                 Err(error) => {
                     assert!(!error.is_fatal(), "a peer cannot break the sync for good: {error}");
                     // Asked again from where it stands, of another provider.

@@ -10,7 +10,7 @@ use dagmesh_dag::{
     Block, Codec, Entry, FeedName, HashCode, Root, Selector, SignedHead,
     car::{CarReader, CarWriter},
 };
-use dagmesh_dagsync::{End, Request, Status, message::Frame};
+use dagmesh_dagsync::{Chain, End, Request, Status, message::Frame};
 use ipld_core::ipld::Ipld;
 
 use crate::wire::head;
@@ -55,6 +55,7 @@ fn frames(leaf: &Block) -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let root = |selector, held| Root { cid: *leaf.cid(), selector, held };
     let request = Request {
         roots: vec![root(Selector::all(), Some(*leaf.cid())), root(Selector::chain("previous", Some(9), None), None)],
+        chain: Some(Chain { after: *leaf.cid(), to: *leaf.cid() }),
         stop: vec![*leaf.cid()],
         depth: Some(4),
         blocks: 100,

@@ -112,6 +112,26 @@ pub fn block(codec: Codec, data: Vec<u8>) -> Block {
     Block::new(codec, HashCode::Sha2_256, data).expect("a block")
 }
 
+/// A message in DAG-CBOR with another link in the place of `old`, also in DAG-CBOR that it carries as bytes.
+pub fn with_link(message: &[u8], old: &Cid, new: &Cid) -> Vec<u8> {
+    fn replace(value: Ipld, old: &Cid, new: &Cid) -> Ipld {
+        match value {
+            Ipld::Link(link) if link == *old => Ipld::Link(*new),
+            Ipld::List(items) => Ipld::List(items.into_iter().map(|item| replace(item, old, new)).collect()),
+            Ipld::Map(items) => {
+                Ipld::Map(items.into_iter().map(|(name, item)| (name, replace(item, old, new))).collect())
+            }
+            Ipld::Bytes(bytes) => match cbor::from_slice::<Ipld>(&bytes) {
+                Ok(inner @ Ipld::Map(_)) => Ipld::Bytes(cbor::to_vec(&replace(inner, old, new)).expect("encodes")),
+                _ => Ipld::Bytes(bytes),
+            },
+            other => other,
+        }
+    }
+    let value = cbor::from_slice(message).expect("DAG-CBOR");
+    cbor::to_vec(&replace(value, old, new)).expect("encodes")
+}
+
 /// `layers` layers of two nodes each, every node linked to both of the layer below: 2^layers paths. The root is first.
 pub fn diamonds(layers: usize) -> Vec<Block> {
     diamonds_over(layers, [leaf("left"), leaf("right")])

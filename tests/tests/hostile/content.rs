@@ -185,8 +185,11 @@ async fn row_14_weak_unknown_and_cut_hashes_are_rejected() {
     let (hostile, node) = tokio::join!(Hostile::start(), Peer::start());
     hostile.connect_to(&node).await;
     let feed = Feed::new(hostile.key());
+    let honest = dag::leaf("honest");
+    let message = Announcement::new(&feed.sign(*honest.cid(), 1), [hostile.addr()]).encode().expect("an announcement");
     for (what, cid) in weak() {
-        let message = Announcement::new(&feed.sign(cid, 1), [hostile.addr()]).encode().expect("an announcement");
+        // Nobody's code signs such a head: it is put in afterwards, at each place.
+        let message = dag::with_link(&message, honest.cid(), &cid);
         let answer = hostile.announce(node.peer_id(), &message).await;
         assert!(matches!(answer, Some(Verdict::Refused(_))), "{what}: {answer:?}");
         let answer = ask::ask(&hostile, node.peer_id(), &ask::Loose::all(&cid).encode()).await;

@@ -60,6 +60,8 @@ pub(crate) struct Crew {
     clock: Delay,
     /// Ticks since the sync began; they stand still where there is nobody to wait for.
     now: u64,
+    /// What went wrong last: the reason where nobody is left.
+    last: Option<Failed>,
 }
 
 struct Member {
@@ -97,7 +99,7 @@ impl Crew {
             moved: FetchStats::default(),
             reported: false,
         };
-        Self { members: (0..count).map(|_| member()).collect(), clock: Delay::new(TICK), now: 0 }
+        Self { members: (0..count).map(|_| member()).collect(), clock: Delay::new(TICK), now: 0, last: None }
     }
 
     /// What each of them moved.
@@ -124,7 +126,7 @@ pub(crate) async fn run<P: Provider>(
 ) -> (FetchStats, Result<(), Failed>) {
     let Job { store, config, roots, hook, on_checkpoint } = job;
     let board = Arc::new(Mutex::new(Board::new(roots, on_checkpoint)));
-    let mut pool = Pool { providers, crew, store, config, hook, board, running: Vec::new(), on_failure, last: None };
+    let mut pool = Pool { providers, crew, store, config, hook, board, running: Vec::new(), on_failure };
     let result = pool.work().await;
     let mut board = pool.board();
     // A thread that is still at it has nothing to tell any more.
@@ -141,7 +143,6 @@ struct Pool<'a, P> {
     board: Arc<Mutex<Board>>,
     running: Vec<Running>,
     on_failure: &'a mut (dyn FnMut(usize, &FetchError) + Send),
-    last: Option<Failed>,
 }
 
 /// A provider at work.
@@ -216,7 +217,7 @@ impl<'a, P: Provider> Pool<'a, P> {
             return Ok(());
         }
         let nobody = || Failed { provider: None, error: FetchError::Unreachable("nobody is known who has it".into()) };
-        Err(self.last.take().unwrap_or_else(nobody))
+        Err(self.crew.last.take().unwrap_or_else(nobody))
     }
 
     /// Whether more than one may work.
@@ -321,7 +322,7 @@ impl<'a, P: Provider> Pool<'a, P> {
         if !std::mem::replace(&mut member.reported, true) || error.is_bad_peer() {
             (self.on_failure)(index, &error);
         }
-        self.last = Some(Failed { provider: Some(index), error });
+        self.crew.last = Some(Failed { provider: Some(index), error });
     }
 
     /// Has the piece with the most links divided, where somebody could take the half of it.
