@@ -1,6 +1,6 @@
 //! Nodes in processes of their own: what such a process takes is theirs alone, and it can be killed.
 //!
-//! This program starts itself again with a [`Role`] in its environment. The child tells what it did in lines of JSON
+//! This program starts itself again with a role in its environment. The child tells what it did in lines of JSON
 //! on its standard output, does the next thing when a line comes in, and ends when its standard input does.
 
 use std::{

@@ -1,6 +1,6 @@
 //! A hostile node: a real libp2p Swarm with a key of its own that speaks our protocols and does what it is told.
 //!
-//! [`Hostile`] answers each sync request with what its [`Script`](script::Script) makes of it, each question for heads
+//! [`Hostile`] answers each sync request with what its [`Script`] makes of it, each question for heads
 //! with what it was told to say, and announces what it likes, directly or by gossip. It can publish a feed of its own,
 //! and serve one that somebody else has signed: [`Hostile::provide`] puts it into the DHT beside the honest ones.
 //!
