@@ -101,6 +101,7 @@ impl<O: Observer> Fetch<O> {
     }
 
     /// Whether the last request has brought any block yet.
+    #[cfg(feature = "net")]
     pub(crate) fn has_answer(&self) -> bool {
         self.received > 0
     }
