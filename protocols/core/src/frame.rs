@@ -116,9 +116,10 @@ pub fn append(buffer: &mut Vec<u8>, parts: &[&[u8]]) {
 /// The length and the size of the prefix at the front of `bytes`; `None` where it is not whole yet.
 fn decode_prefix(bytes: &[u8]) -> Result<Option<(u64, usize)>, FrameError> {
     match unsigned_varint::decode::u64(bytes) {
-        Ok((len, rest)) => Ok(Some((len, bytes.len() - rest.len()))),
+        // The decoder takes a tenth byte and lets the bits fall away that 64 do not hold.
+        Ok((len, rest)) if bytes.len() - rest.len() <= MAX_PREFIX_BYTES => Ok(Some((len, bytes.len() - rest.len()))),
         Err(unsigned_varint::decode::Error::Insufficient) if bytes.len() < MAX_PREFIX_BYTES => Ok(None),
-        Err(_) => Err(FrameError::Prefix),
+        _ => Err(FrameError::Prefix),
     }
 }
 
@@ -169,5 +170,8 @@ mod tests {
         assert!(matches!(frames(vec![5, 1, 2], 10), Err(FrameError::CutShort)));
         assert!(matches!(frames(vec![0xff; 12], 10), Err(FrameError::Prefix)));
         assert!(matches!(frames(vec![0x81, 0x00], 10), Err(FrameError::Prefix)));
+        // Ten bytes of which the last one overflows, so that a length of 8 would be left.
+        let overflow = [&[0x88][..], &[0x80; 8], &[4], &[0; 8]].concat();
+        assert!(matches!(frames(overflow, 10), Err(FrameError::Prefix)));
     }
 }
