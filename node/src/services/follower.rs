@@ -303,18 +303,20 @@ impl Follower {
                 });
             }),
             Effect::FindPeer { call, key } => self.context.spawn(async move {
-                let (found, heads) = tokio::join!(
-                    this.context.swarm.find_peer(key.publisher),
-                    rendezvous::ask_around(&this.context, &key)
-                );
-                for head in heads {
-                    this.machine.input(Input::Announced(Box::new(head)));
-                }
-                this.machine.input(match found {
-                    Ok(addrs) if !addrs.is_empty() => Input::PeerFound(call),
-                    Ok(_) => Input::PeerNotFound { call, reason: "the DHT names no address of it".to_owned() },
-                    Err(error) => Input::PeerNotFound { call, reason: error.to_string() },
-                });
+                // Side by side, so that whoever is slow to tell a head does not delay finding the publisher.
+                let finding = async {
+                    this.machine.input(match this.context.swarm.find_peer(key.publisher).await {
+                        Ok(addrs) if !addrs.is_empty() => Input::PeerFound(call),
+                        Ok(_) => Input::PeerNotFound { call, reason: "the DHT names no address of it".to_owned() },
+                        Err(error) => Input::PeerNotFound { call, reason: error.to_string() },
+                    });
+                };
+                let asking = async {
+                    for head in rendezvous::ask_around(&this.context, &key).await {
+                        this.machine.input(Input::Announced(Box::new(head)));
+                    }
+                };
+                tokio::join!(finding, asking);
             }),
             Effect::FindProviders { call, head, .. } => self.context.spawn(async move {
                 let found = this.context.swarm.find_providers(head.hash().to_bytes(), limits::MAX_PROVIDERS).await;
