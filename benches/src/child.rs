@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dagmesh::{
     Api,
     ticket::Target,
@@ -41,8 +41,9 @@ pub(crate) enum Role {
     /// Publishes and tells [`Published`]. For every line that comes in it publishes the content that stands there, and
     /// tells it; announces, where it says so; or tells its [`Usage`].
     Publish(Content),
-    /// Starts nodes, tells their [`Usage`], and follows when a line comes in; then tells [`Followed`]. For every
-    /// further line it waits until they are in sync with the head that it names, and tells [`Followed`] again.
+    /// Starts nodes, tells their [`Usage`], and follows when a line comes in; then tells [`Followed`]. With the next
+    /// line it waits until they have settled in the mesh, and tells [`Usage`]. For every further line it waits until
+    /// they are in sync with the head that it names, and tells [`Followed`] again.
     Follow {
         /// Whom.
         target: String,
@@ -251,6 +252,10 @@ async fn be_followers(
     let begun = Instant::now();
     try_join_all(followers.iter().map(|follower| nodes::follow(&follower.node, &target))).await?;
     tell(&followed(&followers, begun).await?)?;
+    if orders.next_line().await?.is_some() {
+        settle().await?;
+        tell(&Usage::of_this_process())?;
+    }
     while let Some(head) = orders.next_line().await? {
         let (begun, head) = (Instant::now(), head.parse()?);
         try_join_all(events.iter_mut().map(|events| nodes::finished(events, &head))).await?;
@@ -258,6 +263,23 @@ async fn be_followers(
     }
     try_join_all(followers.into_iter().map(Running::stop)).await?;
     Ok(())
+}
+
+/// Waits until this process takes less than a fifth of a core: a hundred nodes that join at once fill a machine with
+/// the searches of their DHT for half a minute.
+async fn settle() -> Result<()> {
+    const STEP: Duration = Duration::from_secs(1);
+    let begun = Instant::now();
+    let mut before = Usage::of_this_process().cpu;
+    while begun.elapsed() < PATIENCE {
+        tokio::time::sleep(STEP).await;
+        let now = Usage::of_this_process().cpu;
+        if now - before < STEP / 5 {
+            return Ok(());
+        }
+        before = now;
+    }
+    bail!("the nodes do not come to rest")
 }
 
 async fn followed(followers: &[Running], begun: Instant) -> Result<Followed> {

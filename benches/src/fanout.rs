@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<Vec<Row>> {
                 .bar(Bar::RatioAtLeast(0.9))
                 .note(format!(
                     "all together, from the announcement of a new entry until the last one has all of it verified and \
-                     durable; the ceiling is one follower alone, {} MiB. All are connected and in sync before. The \
+                     durable; the ceiling is one follower alone, {} MiB. All are connected, in sync and at rest before. The \
                      publisher is a process of its own; the followers are whole nodes, each with its own home and \
                      connections, {} a process",
                     alone_bytes >> 20,
@@ -96,7 +96,10 @@ async fn once(processes: usize, followers: usize, bytes: u64) -> Result<Fanout> 
     }
     try_join_all(spawned.iter_mut().map(Process::told::<Usage>)).await?;
     try_join_all(spawned.iter_mut().map(Process::go)).await?;
-    let before: Vec<Followed> = try_join_all(spawned.iter_mut().map(Process::told)).await?;
+    let first_sync: Vec<Followed> = try_join_all(spawned.iter_mut().map(Process::told)).await?;
+    ensure!(first_sync.iter().all(|followed| followed.blocks > 0), "not in sync before");
+    try_join_all(spawned.iter_mut().map(Process::go)).await?;
+    let before: Vec<Usage> = try_join_all(spawned.iter_mut().map(Process::told)).await?;
 
     let published = publisher.publish(&Content::File { bytes, chunk_bytes: BLOCK_BYTES }).await?;
     try_join_all(spawned.iter_mut().map(|process| process.order(&published.head))).await?;
@@ -110,10 +113,11 @@ async fn once(processes: usize, followers: usize, bytes: u64) -> Result<Fanout> 
 
     let blocks: u64 = after.iter().map(|followed| followed.blocks).sum();
     ensure!(blocks == published.blocks * followers as u64, "{blocks} blocks arrived, {} at each", published.blocks);
-    let cpu = |told: &[Followed]| told.iter().map(|followed| followed.usage.cpu).sum::<Duration>();
+    let cpu_before: Duration = before.iter().map(|usage| usage.cpu).sum();
+    let cpu_after: Duration = after.iter().map(|followed| followed.usage.cpu).sum();
     Ok(Fanout {
         sample: Sample { amount: (published.bytes - first.bytes) * followers as u64, elapsed },
-        followers_cpu: cpu(&after) - cpu(&before),
+        followers_cpu: cpu_after - cpu_before,
         publisher_cpu: serving.cpu - published.usage.cpu,
         followers_peak_bytes: after.iter().map(|followed| followed.usage.peak_bytes).sum(),
         publisher_peak_bytes: serving.peak_bytes,

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
 use dagmesh_core::cbor;
 use dagmesh_dag::{Block, HashCode, StoreError};
@@ -10,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Store,
-    engine::Table,
-    error::{bad_row, from_engine, is_damage},
+    engine::{Keyspaces, Table},
+    error::{bad_row, from_engine},
     gate::block_id,
+    lanes::{self, Lanes, Place, Totals},
 };
 
 const COUNTERS_ROW: &[u8] = b"counters";
@@ -30,6 +32,8 @@ pub struct Batch<'a> {
     frees: bool,
     /// Blocks that this batch puts.
     put: HashSet<Multihash<64>>,
+    /// Those of them that go past the journal.
+    ingest: Vec<(Vec<u8>, Bytes)>,
     /// Rows as this batch leaves them; `None` where it deletes them.
     rows: HashMap<(Table, Vec<u8>), Option<Vec<u8>>>,
 }
@@ -49,14 +53,21 @@ pub(super) struct Counters {
     pub(super) next_outbox: u64,
     /// The generation of the next saved frontier.
     pub(super) next_frontier: u64,
+    /// What had been ingested when this was written. It counts itself, so that a kill between the two loses no count.
+    pub(super) ingested: Totals,
 }
 
 impl Counters {
-    pub(super) fn load(meta: &Keyspace) -> Result<Self, StoreError> {
-        match meta.get(COUNTERS_ROW).map_err(from_engine)? {
-            Some(row) => cbor::from_slice(&row).map_err(|error| bad_row("meta", error)),
-            None => Ok(Self::default()),
-        }
+    pub(super) fn load(keyspaces: &Keyspaces) -> Result<Self, StoreError> {
+        let mut counters = match keyspaces.meta.get(COUNTERS_ROW).map_err(from_engine)? {
+            Some(row) => cbor::from_slice(&row).map_err(|error| bad_row("meta", error))?,
+            None => Self::default(),
+        };
+        let ingested = keyspaces.blocks.totals()?;
+        counters.blocks += ingested.blocks.saturating_sub(counters.ingested.blocks);
+        counters.bytes += ingested.bytes.saturating_sub(counters.ingested.bytes);
+        counters.ingested = ingested;
+        Ok(counters)
     }
 }
 
@@ -69,6 +80,7 @@ impl<'a> Batch<'a> {
             bytes: 0,
             frees: false,
             put: HashSet::new(),
+            ingest: Vec::new(),
             rows: HashMap::new(),
         }
     }
@@ -81,9 +93,37 @@ impl<'a> Batch<'a> {
     /// Puts blocks and returns how many of them were not held before; see
     /// [`Blockstore::put_many`](dagmesh_dag::Blockstore::put_many).
     pub fn put_blocks(&mut self, blocks: &[Block]) -> Result<usize, StoreError> {
-        let held_in = &self.store.engine.keyspaces.blocks;
+        let before = self.counters.blocks;
+        let new = self.new_blocks(blocks)?;
+        self.journal(&new);
+        Ok((self.counters.blocks - before) as usize)
+    }
+
+    /// The same for a batch that has nothing but these: where they are large they go past the journal.
+    pub(super) fn put_only(&mut self, blocks: &[Block]) -> Result<usize, StoreError> {
+        let before = self.counters.blocks;
+        let new = self.new_blocks(blocks)?;
+        let bytes = new.iter().map(|(_, data)| data.len() as u64).sum();
+        if Lanes::suits(new.len(), bytes) {
+            self.counters.ingested.blocks += new.len() as u64;
+            self.counters.ingested.bytes += bytes;
+            self.ingest = new;
+        } else {
+            self.journal(&new);
+        }
+        Ok((self.counters.blocks - before) as usize)
+    }
+
+    fn journal(&mut self, blocks: &[(Vec<u8>, Bytes)]) {
+        let lane = self.store.engine.keyspaces.blocks.journalled();
+        blocks.iter().for_each(|(key, data)| self.insert(lane, key, data));
+    }
+
+    /// Those that are not held, each once, counted as held from now on.
+    fn new_blocks(&mut self, blocks: &[Block]) -> Result<Vec<(Vec<u8>, Bytes)>, StoreError> {
+        let lanes = &self.store.engine.keyspaces.blocks;
         let mut gate = self.store.gate.enter();
-        let mut new = 0;
+        let mut new = Vec::new();
         for block in blocks {
             let hash = block.cid().hash();
             if hash.code() == HashCode::Identity as u64 {
@@ -93,35 +133,35 @@ impl<'a> Batch<'a> {
                 gate.touched.insert(block_id(hash));
             }
             let key = hash.to_bytes();
-            let held = match held_in.contains_key(&key) {
-                Ok(held) => held,
-                // What cannot be read is replaced.
-                Err(error) if is_damage(&error) => false,
-                Err(error) => return Err(from_engine(error)),
+            let damaged = match lanes.locate(&key)? {
+                Place::In(_) => continue,
+                Place::Nowhere => None,
+                Place::Damaged(lane) => Some(lane),
             };
-            if held || !self.put.insert(*hash) {
+            if !self.put.insert(*hash) {
                 continue;
             }
             self.counters.blocks += 1;
             self.counters.bytes += block.data().len() as u64;
-            self.insert(held_in, &key, block.data());
-            new += 1;
+            match damaged {
+                // What cannot be read is replaced where it stands.
+                Some(lane) => self.insert(lane, &key, block.data()),
+                None => new.push((key, block.data().clone())),
+            }
         }
         Ok(new)
     }
 
     /// Removes the block with this key, if it is held.
     pub(super) fn remove_block(&mut self, key: &[u8]) -> Result<bool, StoreError> {
-        let blocks = &self.store.engine.keyspaces.blocks;
-        let size = match blocks.size_of(key) {
-            Ok(Some(size)) => size,
-            Ok(None) => return Ok(false),
-            Err(error) if is_damage(&error) => 0,
-            Err(error) => return Err(from_engine(error)),
+        let lane = match self.store.engine.keyspaces.blocks.locate(key)? {
+            Place::Nowhere => return Ok(false),
+            Place::In(lane) | Place::Damaged(lane) => lane,
         };
+        let size = lanes::size_of(lane, key)?;
         self.counters.blocks = self.counters.blocks.saturating_sub(1);
-        self.counters.bytes = self.counters.bytes.saturating_sub(u64::from(size));
-        self.remove(blocks, key);
+        self.counters.bytes = self.counters.bytes.saturating_sub(size);
+        self.remove(lane, key);
         self.frees = true;
         Ok(true)
     }
@@ -179,7 +219,13 @@ impl<'a> Batch<'a> {
         if self.inner.is_empty() {
             return Ok(before);
         }
-        self.store.engine.commit(self.inner, self.bytes, self.frees && self.put.is_empty())?;
+        if !self.ingest.is_empty() {
+            let bytes = self.counters.bytes - before.bytes;
+            self.store.engine.ingest(&self.ingest, bytes, self.counters.ingested)?;
+        }
+        // What goes with something ingested may not fail for want of space: that would be half of it.
+        let reserved = (self.frees && self.put.is_empty()) || !self.ingest.is_empty();
+        self.store.engine.commit(self.inner, self.bytes, reserved)?;
         Ok(self.counters)
     }
 }

@@ -9,6 +9,7 @@ use super::{
     Batch, Store,
     error::{from_engine, is_damage},
     gate::block_id,
+    lanes::Place,
 };
 
 /// From here on a value is handed out as it stands in the cache, and not copied.
@@ -53,7 +54,7 @@ impl Blockstore for Store {
     }
 
     fn put_many(&self, blocks: &[Block]) -> Result<usize, StoreError> {
-        self.transaction_unsynced(|batch| batch.put_blocks(blocks))
+        self.transaction_unsynced(|batch| batch.put_only(blocks))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -89,7 +90,7 @@ pub(super) enum Found {
 impl Store {
     /// Reads a block past the gate.
     pub(super) fn read_block(&self, hash: &Multihash<64>) -> Result<Found, StoreError> {
-        match self.engine.keyspaces.blocks.get(hash.to_bytes()) {
+        match self.engine.keyspaces.blocks.get(&hash.to_bytes()) {
             Ok(Some(value)) if value.len() >= SHARE_FROM_BYTES => Ok(Found::Bytes(Bytes::from_owner(value))),
             Ok(Some(value)) => Ok(Found::Bytes(Bytes::copy_from_slice(&value))),
             Ok(None) => Ok(Found::Nothing),
@@ -121,7 +122,7 @@ impl Store {
 
     /// Looks a block up past the gate.
     pub(super) fn holds_block(&self, hash: &Multihash<64>) -> Result<bool, StoreError> {
-        self.engine.keyspaces.blocks.contains_key(hash.to_bytes()).map_err(from_engine)
+        Ok(matches!(self.engine.keyspaces.blocks.locate(&hash.to_bytes())?, Place::In(_)))
     }
 }
 

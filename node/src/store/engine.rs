@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use dagmesh_dag::StoreError;
 use fjall::{
     CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode,
@@ -19,11 +20,12 @@ use fjall::{
 use super::{
     commit::GroupCommit,
     error::{OpenError, from_engine},
+    lanes::{Lanes, Totals},
     lock::DirLock,
 };
 
 /// The format that this program writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 const FORMAT_ROW: &[u8] = b"format";
 
 /// Where the database stands inside the store's directory.
@@ -59,7 +61,7 @@ const THROTTLE_STEP: Duration = Duration::from_millis(2);
 /// The keyspaces, one a concern.
 pub(super) struct Keyspaces {
     /// multihash -> content.
-    pub(super) blocks: Keyspace,
+    pub(super) blocks: Lanes,
     /// multihash -> content that no longer matches it.
     pub(super) quarantine: Keyspace,
     /// The format's version and the counters.
@@ -155,7 +157,7 @@ impl Engine {
         sync_directories(dir);
         let open = |name: &str| db.keyspace(name, table).map_err(failed);
         let keyspaces = Keyspaces {
-            blocks: db.keyspace("blocks", blocks).map_err(failed)?,
+            blocks: Lanes::open(&db, blocks).map_err(failed)?,
             quarantine: db.keyspace("quarantine", blocks).map_err(failed)?,
             feeds: open("feeds")?,
             follows: open("follows")?,
@@ -195,16 +197,24 @@ impl Engine {
     }
 
     /// Writes a batch of about `bytes`; it can be read at once, and is durable after the next [`sync`](Self::sync).
-    /// One that `frees` space may use the reserve: on a full disk it is what the reserve is for.
-    pub(super) fn commit(&self, batch: OwnedWriteBatch, bytes: u64, frees: bool) -> Result<(), StoreError> {
+    /// One that frees space may use the reserve: on a full disk it is what the reserve is for.
+    pub(super) fn commit(&self, batch: OwnedWriteBatch, bytes: u64, reserved: bool) -> Result<(), StoreError> {
         self.check_open()?;
-        if !frees {
+        if !reserved {
             self.check_space(bytes)?;
         }
         self.throttle()?;
         batch.commit().map_err(|error| self.fail(from_engine(error)))?;
         self.commits.wrote();
         self.seal_overfull(bytes)
+    }
+
+    /// Writes large blocks of `bytes` in all past the journal, all or none, durable when it returns.
+    pub(super) fn ingest(&self, blocks: &[(Vec<u8>, Bytes)], bytes: u64, totals: Totals) -> Result<(), StoreError> {
+        self.check_open()?;
+        self.check_space(bytes)?;
+        self.throttle()?;
+        self.keyspaces.blocks.ingest(blocks, totals).map_err(|error| self.fail(error))
     }
 
     /// Makes durable what was committed before. Callers on several threads share one sync of the disk.
@@ -226,19 +236,22 @@ impl Engine {
     pub(super) fn reclaim(&self) -> Result<(), StoreError> {
         self.flush_blocks()?;
         // The first pass finds out what is dead, the second leaves it behind.
-        for _ in 0..2 {
-            self.keyspaces.blocks.major_compact().map_err(from_engine)?;
+        for lane in self.keyspaces.blocks.all() {
+            for _ in 0..2 {
+                lane.major_compact().map_err(from_engine)?;
+            }
         }
         Ok(())
     }
 
     /// Writes out the blocks that are gathered in memory.
     pub(super) fn flush_blocks(&self) -> Result<(), StoreError> {
-        let blocks = &self.keyspaces.blocks;
-        blocks.rotate_memtable().map_err(|error| self.fail(from_engine(error)))?;
-        while blocks.sealed_memtable_count() > 0 {
-            self.check_workers()?;
-            std::thread::sleep(THROTTLE_STEP);
+        for lane in self.keyspaces.blocks.all() {
+            lane.rotate_memtable().map_err(|error| self.fail(from_engine(error)))?;
+            while lane.sealed_memtable_count() > 0 {
+                self.check_workers()?;
+                std::thread::sleep(THROTTLE_STEP);
+            }
         }
         Ok(())
     }
@@ -260,7 +273,7 @@ impl Engine {
     /// Seals the memtable of the blocks where it has grown far over its size. The engine leaves that to its worker, and
     /// while that merges, for seconds, the memtable would take in whatever comes.
     fn seal_overfull(&self, bytes: u64) -> Result<(), StoreError> {
-        let blocks = &self.keyspaces.blocks;
+        let blocks = self.keyspaces.blocks.journalled();
         // The buffers of all tables are counted as one: that others fill theirs must not seal this one again and again.
         if self.unsealed_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes < BLOCKS_MEMTABLE_BYTES {
             return Ok(());
@@ -279,7 +292,7 @@ impl Engine {
         let behind = |keyspace: &Keyspace| {
             keyspace.sealed_memtable_count() >= MAX_SEALED_MEMTABLES || keyspace.l0_table_count() >= MAX_LEVEL_0_TABLES
         };
-        while behind(&self.keyspaces.blocks) || behind(&self.keyspaces.frontier_links) {
+        while self.keyspaces.blocks.all().into_iter().chain([&self.keyspaces.frontier_links]).any(behind) {
             self.check_workers()?;
             std::thread::sleep(THROTTLE_STEP);
         }
@@ -313,6 +326,11 @@ fn check_format(dir: &Path, db: &Database, meta: &Keyspace) -> Result<(), OpenEr
             let found = <[u8; 8]>::try_from(&*row).map_or(u64::MAX, u64::from_be_bytes);
             if found > FORMAT {
                 return Err(OpenError::NewerFormat { dir: dir.to_owned(), found, known: FORMAT });
+            }
+            if found < FORMAT {
+                // An older program would not find what this one writes.
+                meta.insert(FORMAT_ROW, FORMAT.to_be_bytes()).map_err(failed)?;
+                db.persist(PersistMode::SyncAll).map_err(failed)?;
             }
             Ok(())
         }
@@ -386,7 +404,12 @@ fn allocated(metadata: &std::fs::Metadata) -> u64 {
 
 #[cfg(test)]
 impl Engine {
-    /// Writes a format from the future.
+    pub(super) fn format(&self) -> u64 {
+        let row = self.keyspaces.meta.get(FORMAT_ROW).expect("reads").expect("a format");
+        u64::from_be_bytes(row.as_ref().try_into().expect("eight bytes"))
+    }
+
+    /// Writes another format.
     pub(super) fn set_format(&self, format: u64) {
         self.keyspaces.meta.insert(FORMAT_ROW, format.to_be_bytes()).expect("inserts");
     }

@@ -9,8 +9,9 @@ use fjall::{Keyspace, Slice};
 use super::{
     Error, PinKind, Store,
     closure::Closure,
-    error::{from_engine, is_damage},
+    error::from_engine,
     gate::{BlockId, Gate, block_id},
+    lanes::size_of,
 };
 
 /// Keys looked at, and removed, in one step.
@@ -108,12 +109,24 @@ impl Store {
     }
 
     fn sweep(&self, dry_run: bool, closure: &mut Closure<'_>) -> Result<GcReport, Error> {
-        let blocks = &self.engine.keyspaces.blocks;
         let mut report = GcReport::default();
+        for lane in self.engine.keyspaces.blocks.all() {
+            self.sweep_lane(lane, dry_run, closure, &mut report)?;
+        }
+        Ok(report)
+    }
+
+    fn sweep_lane(
+        &self,
+        lane: &Keyspace,
+        dry_run: bool,
+        closure: &mut Closure<'_>,
+        report: &mut GcReport,
+    ) -> Result<(), Error> {
         let mut after = Bound::Unbounded;
         loop {
-            let keys = next_keys(blocks, &after)?;
-            let Some(last) = keys.last() else { return Ok(report) };
+            let keys = next_keys(lane, &after)?;
+            let Some(last) = keys.last() else { return Ok(()) };
             after = Bound::Excluded(last.clone());
             let (dead, kept): (Vec<_>, Vec<_>) = keys
                 .into_iter()
@@ -121,13 +134,14 @@ impl Store {
                 .partition(|(id, _)| !closure.has(*id));
             report.kept += kept.len() as u64;
             if !dead.is_empty() {
-                self.sweep_step(dead, dry_run, closure, &mut report)?;
+                self.sweep_step(lane, dead, dry_run, closure, report)?;
             }
         }
     }
 
     fn sweep_step(
         &self,
+        lane: &Keyspace,
         mut dead: Vec<(BlockId, Slice)>,
         dry_run: bool,
         closure: &mut Closure<'_>,
@@ -155,7 +169,7 @@ impl Store {
                         report.kept += 1;
                         continue;
                     }
-                    report.bytes += self.size_of(key)?;
+                    report.bytes += size_of(lane, key)?;
                     report.removed += 1;
                     if !dry_run {
                         batch.remove_block(key)?;
@@ -175,19 +189,11 @@ impl Store {
             Ok(())
         })
     }
-
-    fn size_of(&self, key: &[u8]) -> Result<u64, StoreError> {
-        match self.engine.keyspaces.blocks.size_of(key) {
-            Ok(size) => Ok(u64::from(size.unwrap_or(0))),
-            Err(error) if is_damage(&error) => Ok(0),
-            Err(error) => Err(from_engine(error)),
-        }
-    }
 }
 
 /// The next keys after a place. Each step looks anew, so that no snapshot is held for long.
-fn next_keys(blocks: &Keyspace, after: &Bound<Slice>) -> Result<Vec<Slice>, StoreError> {
-    let rows = blocks.range::<Slice, _>((after.clone(), Bound::Unbounded)).take(STEP_KEYS);
+fn next_keys(lane: &Keyspace, after: &Bound<Slice>) -> Result<Vec<Slice>, StoreError> {
+    let rows = lane.range::<Slice, _>((after.clone(), Bound::Unbounded)).take(STEP_KEYS);
     rows.map(|row| row.key().map_err(from_engine)).collect()
 }
 

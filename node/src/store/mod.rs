@@ -29,6 +29,7 @@ mod follows;
 mod frontiers;
 mod gate;
 mod gc;
+mod lanes;
 mod lock;
 mod tables;
 #[cfg(test)]
@@ -111,7 +112,7 @@ impl Store {
         let dir = dir.as_ref();
         let failed = |source| OpenError::Engine { dir: dir.to_owned(), source };
         let engine = Engine::open(dir, options.reserve_bytes)?;
-        let counters = Counters::load(&engine.keyspaces.meta).map_err(failed)?;
+        let counters = Counters::load(&engine.keyspaces).map_err(failed)?;
         let store = Self {
             engine,
             gate: Gate::default(),

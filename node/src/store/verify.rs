@@ -5,7 +5,7 @@ use std::{cell::RefCell, ops::Bound};
 use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
 use dagmesh_dag::{Codec, HashCode, StoreError};
-use fjall::{Guard, Slice};
+use fjall::{Guard, Keyspace, Slice};
 
 use super::{
     Error, PinKind, Store,
@@ -65,10 +65,12 @@ impl Store {
     /// not be checked. Memory: 16 bytes a block and the overhead of a set, in the second part.
     pub fn verify(&self, mut progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport, Error> {
         let mut report = VerifyReport::default();
-        let mut after = Bound::Unbounded;
-        while let Some(last) = self.verify_step(&after, &mut report)? {
-            after = Bound::Excluded(last);
-            progress(VerifyProgress { blocks: report.blocks, of: self.writer.lock().blocks, bytes: report.bytes });
+        for lane in self.engine.keyspaces.blocks.all() {
+            let mut after = Bound::Unbounded;
+            while let Some(last) = self.verify_step(lane, &after, &mut report)? {
+                after = Bound::Excluded(last);
+                progress(VerifyProgress { blocks: report.blocks, of: self.writer.lock().blocks, bytes: report.bytes });
+            }
         }
         self.engine.sync()?;
         self.find_missing(&mut report)?;
@@ -76,8 +78,13 @@ impl Store {
     }
 
     /// Checks the next blocks after a place, and returns the key of the last one.
-    fn verify_step(&self, after: &Bound<Slice>, report: &mut VerifyReport) -> Result<Option<Slice>, Error> {
-        let rows = self.engine.keyspaces.blocks.range::<Slice, _>((after.clone(), Bound::Unbounded));
+    fn verify_step(
+        &self,
+        lane: &Keyspace,
+        after: &Bound<Slice>,
+        report: &mut VerifyReport,
+    ) -> Result<Option<Slice>, Error> {
+        let rows = lane.range::<Slice, _>((after.clone(), Bound::Unbounded));
         let mut last = None;
         for row in rows.take(STEP_BLOCKS) {
             let (key, value) = read(row)?;

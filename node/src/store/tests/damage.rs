@@ -10,7 +10,7 @@ use super::{tables::entry, *};
 fn damage(store: &Store, block: &Block) {
     let mut bytes = block.data().to_vec();
     bytes[0] ^= 1;
-    store.engine.keyspaces.blocks.insert(block.cid().hash().to_bytes(), bytes).expect("inserts");
+    store.engine.keyspaces.blocks.journalled().insert(block.cid().hash().to_bytes(), bytes).expect("inserts");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn row_34_a_bit_flipped_in_the_file_of_a_block_is_found_by_reading_it() {
 }
 
 /// Flips a bit in the middle of each occurrence of `pattern` in a file that is no journal; how many.
-fn flip_in_files(dir: &Path, pattern: &[u8]) -> usize {
+pub(super) fn flip_in_files(dir: &Path, pattern: &[u8]) -> usize {
     let mut flipped = 0;
     for entry in std::fs::read_dir(dir).expect("lists") {
         let path = entry.expect("an entry").path();
