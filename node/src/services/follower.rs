@@ -1,6 +1,10 @@
 //! Following: carries out what the follower machine decides.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use cid::Cid;
 use dagmesh_announce::VerifiedAnnouncement;
@@ -47,6 +51,8 @@ pub(crate) struct Follower {
     running: Arc<Mutex<HashMap<SyncId, CancellationToken>>>,
     /// The keys of the heads that this node provides in the DHT.
     provided: Arc<Mutex<HashMap<FollowKey, Vec<u8>>>>,
+    /// Feeds whose heads others are being asked for.
+    asking: Arc<Mutex<HashSet<FollowKey>>>,
     /// Counts every change of any follow's state.
     changes: Arc<watch::Sender<u64>>,
     segment: Option<u64>,
@@ -67,6 +73,7 @@ impl Follower {
             announcer,
             machine: Driven::new(Machine::new(config)),
             running: Arc::default(),
+            asking: Arc::default(),
             provided: Arc::default(),
             changes: Arc::new(watch::Sender::new(0)),
             segment,
@@ -312,9 +319,14 @@ impl Follower {
                     });
                 };
                 let asking = async {
+                    if !this.asking.lock().insert(key.clone()) {
+                        // Those asked before have not all answered; what they say comes in by itself.
+                        return;
+                    }
                     for head in rendezvous::ask_around(&this.context, &key).await {
                         this.machine.input(Input::Announced(Box::new(head)));
                     }
+                    this.asking.lock().remove(&key);
                 };
                 tokio::join!(finding, asking);
             }),

@@ -99,7 +99,7 @@ impl<'a> Batch<'a> {
         Ok((self.counters.blocks - before) as usize)
     }
 
-    /// The same for a batch that has nothing but these: where they are large they go past the journal.
+    /// The same for a batch that has nothing but these: a large one goes past the journal.
     pub(super) fn put_only(&mut self, blocks: &[Block]) -> Result<usize, StoreError> {
         let before = self.counters.blocks;
         let new = self.new_blocks(blocks)?;

@@ -43,7 +43,7 @@ const TABLE_MEMTABLE_BYTES: u64 = 4 << 20;
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// Values from here on stand in blob files, out of the way of compaction. Measured on 2 cores with a sync every
 /// 4 MiB: 1 KiB blocks are written at 102,000 a second with separation, 59,000 without.
-const SEPARATE_FROM_BYTES: u32 = 512;
+pub(super) const SEPARATE_FROM_BYTES: u32 = 512;
 /// Size of a blob file: the unit in which space comes back.
 const BLOB_FILE_BYTES: u64 = 64 << 20;
 /// A blob file is rewritten once this part of it is dead.
@@ -209,7 +209,7 @@ impl Engine {
         self.seal_overfull(bytes)
     }
 
-    /// Writes large blocks of `bytes` in all past the journal, all or none, durable when it returns.
+    /// Writes blocks of `bytes` in all past the journal, all or none, durable when it returns.
     pub(super) fn ingest(&self, blocks: &[(Vec<u8>, Bytes)], bytes: u64, totals: Totals) -> Result<(), StoreError> {
         self.check_open()?;
         self.check_space(bytes)?;

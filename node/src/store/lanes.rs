@@ -1,9 +1,9 @@
-//! The two lanes that blocks are written by: small ones through the journal, large ones past it.
+//! The two lanes that blocks are written by: through the journal, or, where they come in bulk, past it.
 //!
-//! What goes through the journal is written twice, to the journal and later to a file of the engine. That suits small
-//! blocks, of which thousands share one sync. Where a batch is made of large ones the second copy costs more than
-//! everything else the store does, so it is sorted and written straight into files ("ingested"): once, and durable at
-//! once. Each lane is a keyspace; a block stands in one of them.
+//! What goes through the journal is written twice, to the journal and later to a file of the engine, and waits in memory
+//! in between. That suits what comes in handfuls, for one sync of the disk makes all of it durable. In bulk the second
+//! copy costs more than everything else the store does. So a large batch is sorted and written straight into files
+//! ("ingested"): once, and durable at once. Each lane is a keyspace; a block stands in one of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{bad_row, from_engine, is_damage};
 
-/// A batch is ingested from so many bytes on: it costs about eight syncs of the disk. Measured on 2 cores with 1 GiB
-/// in blocks of 256 KiB: 1 MiB at a time takes 4.8 s of CPU, 2 MiB 1.6 s, 4 MiB 0.8 to 1.2 s, 8 MiB 1.0 s; the journal
-/// 1.3 to 3.9 s.
+/// A batch is ingested from so many bytes on: it costs about eight syncs of the disk. The store alone, on 2 cores, 1 GiB
+/// in blocks of 256 KiB: 1 MiB at a time takes 4.8 s of CPU, 2 MiB 1.6 s, 4 MiB 0.8 to 1.2 s, 8 MiB 1.0 s, and the journal
+/// 1.3 to 3.9 s. In blocks of 1 KiB: 8 MiB at a time 8.2 s and 73 MiB of memory, the journal 12.1 s and 181 MiB.
 const INGEST_FROM_BYTES: u64 = 4 << 20;
-/// And only if its blocks are so large on average: of smaller ones the engine writes an index as large as they are.
-const INGEST_FROM_MEAN_BYTES: u64 = 32 << 10;
+/// And only if its blocks have so many on average. Of smaller ones the content does not stand in blob files, and each
+/// merging of tables would write it again.
+const INGEST_FROM_MEAN_BYTES: u64 = super::engine::SEPARATE_FROM_BYTES as u64;
 /// Where the ingested lane counts itself. No multihash: one needs two bytes at least.
 const TOTALS_ROW: &[u8] = &[0];
 
@@ -28,7 +29,7 @@ const TOTALS_ROW: &[u8] = &[0];
 pub(super) struct Lanes {
     journalled: Keyspace,
     ingested: Keyspace,
-    /// Whether anything was ever ingested: a store of small blocks alone looks everything up once.
+    /// Whether anything was ever ingested: a store that never was given much at once looks everything up once.
     used: AtomicBool,
 }
 
@@ -49,7 +50,7 @@ pub(super) enum Place<'a> {
 
 impl Lanes {
     pub(super) fn open(db: &Database, options: impl Fn() -> KeyspaceCreateOptions) -> fjall::Result<Self> {
-        let (journalled, ingested) = (db.keyspace("blocks", &options)?, db.keyspace("large_blocks", &options)?);
+        let (journalled, ingested) = (db.keyspace("blocks", &options)?, db.keyspace("bulk_blocks", &options)?);
         let used = AtomicBool::new(ingested.contains_key(TOTALS_ROW)?);
         Ok(Self { journalled, ingested, used })
     }
@@ -95,7 +96,7 @@ impl Lanes {
     pub(super) fn ingest(&self, blocks: &[(Vec<u8>, Bytes)], totals: Totals) -> Result<(), StoreError> {
         let mut sorted: Vec<_> = blocks.iter().map(|(key, data)| (key.as_slice(), data.as_ref())).collect();
         sorted.sort_unstable_by_key(|(key, _)| *key);
-        let totals = cbor::to_vec(&totals).map_err(|error| bad_row("large_blocks", error))?;
+        let totals = cbor::to_vec(&totals).map_err(|error| bad_row("bulk_blocks", error))?;
         let write = || {
             let mut rows = self.ingested.start_ingestion()?;
             rows.write(TOTALS_ROW, totals)?;
@@ -111,7 +112,7 @@ impl Lanes {
 
     pub(super) fn totals(&self) -> Result<Totals, StoreError> {
         match self.ingested.get(TOTALS_ROW).map_err(from_engine)? {
-            Some(row) => cbor::from_slice(&row).map_err(|error| bad_row("large_blocks", error)),
+            Some(row) => cbor::from_slice(&row).map_err(|error| bad_row("bulk_blocks", error)),
             None => Ok(Totals::default()),
         }
     }

@@ -65,14 +65,9 @@ impl Node {
 
     /// Waits until what `peer` is known to be satisfies `wanted`.
     async fn sees(&self, what: &str, peer: PeerId, wanted: impl Fn(&PeerInfo) -> bool) -> PeerInfo {
-        within(what, async {
-            loop {
-                let peers = self.handle.peers().await.unwrap();
-                if let Some(found) = peers.into_iter().find(|it| it.peer == peer && wanted(it)) {
-                    return found;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        until(what, async || {
+            let peers = self.handle.peers().await.unwrap();
+            peers.into_iter().find(|it| it.peer == peer && wanted(it))
         })
         .await
     }
@@ -89,6 +84,19 @@ impl Node {
 
 async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     timeout(DEADLINE, work).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"))
+}
+
+/// Waits for a state that no event tells of, by looking again and again.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    within(what, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
 }
 
 async fn subscribed_pair() -> (Node, Node) {
@@ -137,12 +145,7 @@ async fn gossip_travels_both_ways() {
     assert_eq!((message.topic.as_str(), message.data.as_slice()), (TOPIC, b"from a".as_slice()));
     b.handle.publish(TOPIC, b"from b".to_vec()).await.unwrap();
     assert_eq!(a.message().await.data, b"from b");
-    within("mesh", async {
-        while a.handle.mesh_peers(TOPIC).await.unwrap() != [b.peer()] {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    until("mesh", async || (a.handle.mesh_peers(TOPIC).await.unwrap() == [b.peer()]).then_some(())).await;
     assert_eq!(b.handle.metrics().gossip_accepted, 1);
 }
 
@@ -199,10 +202,9 @@ async fn a_full_queue_ignores_messages_and_counts_them() {
             tokio::task::yield_now().await;
         }
     }
-    within("overflow", async {
-        while b.handle.metrics().gossip_accepted + b.handle.metrics().gossip_overflow <= limits::GOSSIP_QUEUE as u64 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    until("overflow", async || {
+        let metrics = b.handle.metrics();
+        (metrics.gossip_accepted + metrics.gossip_overflow > limits::GOSSIP_QUEUE as u64).then_some(())
     })
     .await;
     assert_eq!(b.handle.metrics().gossip_accepted, limits::GOSSIP_QUEUE as u64);
@@ -288,10 +290,8 @@ async fn a_key_provided_alone_is_published_when_somebody_comes() {
     let key = vec![0x12, 0x01, 0x2a];
     assert_eq!(within("walk", provider.handle.provide(key.clone())).await.unwrap(), Provided::Waiting);
     provider.handle.connect(hub.tcp().await).await.unwrap();
-    within("publication", async {
-        while hub.handle.find_providers(key.clone(), 1).await.unwrap() != [provider.peer()] {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    until("publication", async || {
+        (hub.handle.find_providers(key.clone(), 1).await.unwrap() == [provider.peer()]).then_some(())
     })
     .await;
 }
@@ -304,12 +304,7 @@ async fn a_withdrawn_key_is_not_published_when_somebody_comes() {
     provider.handle.provide(kept.clone()).await.unwrap();
     provider.handle.stop_providing(withdrawn.clone()).await.unwrap();
     provider.handle.connect(hub.tcp().await).await.unwrap();
-    within("publication", async {
-        while hub.handle.find_providers(kept.clone(), 1).await.unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    until("publication", async || hub.handle.find_providers(kept.clone(), 1).await.unwrap().pop()).await;
     assert!(within("walk", hub.handle.find_providers(withdrawn, 1)).await.unwrap().is_empty());
 }
 

@@ -123,6 +123,20 @@ async fn what_makes_no_sense_ends_with_2_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_disk_too_small_for_what_is_exported_is_told_and_left_as_it_was() {
+    let Some(disk) = SmallDisk::mount(4 << 20) else { return };
+    let here = Published::start().await;
+    let large = here.path("large");
+    std::fs::write(&large, vec![7; 6 << 20]).expect("a file");
+    let added = here.daemon.json(&["add", text(&large)]).await;
+    let target = disk.path().join("copy");
+    let output = here.daemon.run(&["get", str_of(&added, "cid"), "-o", text(&target)]).await;
+    assert_fails(&output, 1, &[text(&target), "No space left"]);
+    assert_eq!(std::fs::read_dir(disk.path()).expect("lists").count(), 0, "nothing half-written stays");
+    here.assert_intact().await;
+}
+
+#[tokio::test]
 async fn a_car_that_is_cut_short_ends_with_7_and_the_whole_one_is_taken_after_it() {
     let (here, other) = tokio::join!(Published::start(), daemon(&[]));
     let car = here.path("whole.car");

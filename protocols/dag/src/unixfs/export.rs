@@ -1,9 +1,14 @@
 use std::{
     fs::{self, File, FileTimes, OpenOptions},
     io::{self, Write},
+    panic,
     path::{Path, PathBuf},
     process,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::sync_channel,
+    },
+    thread,
 };
 
 use bytes::Bytes;
@@ -20,6 +25,11 @@ use crate::Blockstore;
 /// Permission bits that are taken from a DAG: nobody's files become set-uid, set-gid or sticky by a stranger's word.
 #[cfg(unix)]
 const EXPORTED_MODE_BITS: u32 = 0o777;
+
+/// A file of so many bytes is written by a thread of its own, while the blocks that follow are read and hashed.
+const WRITE_BESIDE_FROM_BYTES: u64 = 4 << 20;
+/// Pieces of it that wait to be written.
+const WAITING_PIECES: usize = 4;
 
 /// How [`export`] writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,16 +180,47 @@ impl Exporter<'_> {
             .create_new(true)
             .open(&to.real)
             .map_err(UnixfsError::io("create the file", &to.shown))?;
-        let mut reader = FileReader::new(self.store, *cid, node);
-        while let Some(chunk) = reader.next_chunk()? {
-            file.write_all(&chunk).map_err(UnixfsError::io("write", &to.shown))?;
-            self.exported.bytes += chunk.len() as u64;
-            self.tell(&to.shown);
+        let reader = FileReader::new(self.store, *cid, node);
+        if reader.size() < WRITE_BESIDE_FROM_BYTES {
+            self.content(reader, &to.shown, |piece| file.write_all(&piece))?;
+        } else {
+            self.content_beside(reader, &to.shown, &mut file)?;
         }
         apply(&file, &to.shown, metadata)?;
         self.exported.files += 1;
         self.tell(&to.shown);
         self.count()
+    }
+
+    /// Hands the content over, piece by piece.
+    fn content(
+        &mut self,
+        mut reader: FileReader<'_>,
+        path: &Path,
+        mut write: impl FnMut(Bytes) -> io::Result<()>,
+    ) -> Result<(), UnixfsError> {
+        while let Some(piece) = reader.next_chunk()? {
+            let len = piece.len() as u64;
+            write(piece).map_err(UnixfsError::io("write", path))?;
+            self.exported.bytes += len;
+            self.tell(path);
+        }
+        Ok(())
+    }
+
+    /// The same, with a thread that writes while this one reads.
+    fn content_beside(&mut self, reader: FileReader<'_>, path: &Path, file: &mut File) -> Result<(), UnixfsError> {
+        thread::scope(|scope| {
+            let (sender, receiver) = sync_channel::<Bytes>(WAITING_PIECES);
+            let write = move || receiver.into_iter().try_for_each(|piece| file.write_all(&piece));
+            let writer = thread::Builder::new().name("dag-export".into()).spawn_scoped(scope, write);
+            let writer = writer.map_err(UnixfsError::io("write", path))?;
+            let read = self.content(reader, path, |piece| sender.send(piece).map_err(io::Error::other));
+            drop(sender);
+            let written = writer.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
+            // Where the writer failed, all that the reader knows is that it has gone.
+            written.map_err(UnixfsError::io("write", path)).and(read)
+        })
     }
 
     fn symlink(&mut self, target: &Bytes, to: &Place) -> Result<(), UnixfsError> {

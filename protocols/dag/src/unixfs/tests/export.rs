@@ -44,14 +44,21 @@ fn what_exists_is_refused_unless_it_may_be_replaced() {
 
 #[test]
 fn an_export_that_fails_leaves_nothing_and_keeps_what_was_there() {
+    // Small, and so large that a thread of its own writes it.
+    for (len, chunk) in [(1_000, 100), (5 << 20, 64 << 10)] {
+        an_export_that_fails_at_the_end_of(len, chunk);
+    }
+}
+
+fn an_export_that_fails_at_the_end_of(len: usize, chunk: usize) {
     let dir = tempfile::tempdir().expect("a folder");
     let source = dir.path().join("source");
     fs::create_dir(&source).expect("creates");
     fs::write(source.join("a"), "a").expect("writes");
-    fs::write(source.join("b"), pattern(1_000)).expect("writes");
+    fs::write(source.join("b"), pattern(len)).expect("writes");
     let store = MemoryBlockstore::new();
-    let root = add(&store, &source, &fixed(100)).cid;
-    let last = Block::new(Codec::Raw, HashCode::Sha2_256, pattern(1_000)[900..].to_vec()).expect("a block");
+    let root = add(&store, &source, &fixed(chunk)).cid;
+    let last = Block::new(Codec::Raw, HashCode::Sha2_256, pattern(len).split_off(len - chunk)).expect("a block");
     store.remove(&[*last.cid()]).expect("removes");
     let to = dir.path().join("to");
     fs::write(&to, "old").expect("writes");
