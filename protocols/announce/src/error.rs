@@ -17,6 +17,9 @@ pub enum AnnounceError {
     /// Not the message.
     #[error("no announcement: {0}")]
     Message(#[from] CborError),
+    /// Not the message in its form as JSON.
+    #[error("no announcement as JSON: {0}")]
+    Json(String),
     /// More addresses than the cap.
     #[error("an announcement with {len} addresses where at most {max} may stand")]
     TooManyAddrs {

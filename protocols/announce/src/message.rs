@@ -1,5 +1,7 @@
 //! The announcement on the wire.
 
+mod json;
+
 use std::fmt;
 
 use cid::Cid;
@@ -91,23 +93,8 @@ impl Announcement {
         check_len(bytes.len())?;
         let wire: Wire = cbor::from_slice(bytes)?;
         check_addrs(wire.addrs.iter().map(|addr| addr.len()))?;
-        let mut addrs = Vec::with_capacity(wire.addrs.len());
-        for (index, addr) in wire.addrs.into_iter().enumerate() {
-            match Multiaddr::try_from(addr.into_vec()) {
-                Ok(addr) if addr.is_empty() => {}
-                Ok(addr) => addrs.push(addr),
-                Err(multiaddr::Error::UnknownProtocolId(_)) => {}
-                Err(error) => return Err(AnnounceError::Addr { index, reason: error.to_string() }),
-            }
-        }
-        // The original takes an empty text for none.
-        let orig_peer = match wire.orig_peer.filter(|text| !text.is_empty()) {
-            Some(text) => Some(
-                text.parse()
-                    .map_err(|_| AnnounceError::OrigPeer { text: text.chars().take(80).collect::<String>() })?,
-            ),
-            None => None,
-        };
+        let addrs = read_addrs(wire.addrs.into_iter().map(ByteBuf::into_vec))?;
+        let orig_peer = read_orig_peer(wire.orig_peer)?;
         Ok(Self { cid: wire.cid, addrs, extra: wire.extra.into_vec(), orig_peer })
     }
 
@@ -138,6 +125,27 @@ fn check_addrs(lens: impl ExactSizeIterator<Item = usize>) -> Result<(), Announc
         Some((index, len)) => Err(AnnounceError::LongAddr { index, len, max: MAX_ADDR_BYTES }),
         None => Ok(()),
     }
+}
+
+/// Addresses with protocols that we do not know are left out.
+fn read_addrs(addrs: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Multiaddr>, AnnounceError> {
+    let mut read = Vec::with_capacity(addrs.size_hint().0);
+    for (index, addr) in addrs.enumerate() {
+        match Multiaddr::try_from(addr) {
+            Ok(addr) if addr.is_empty() => {}
+            Ok(addr) => read.push(addr),
+            Err(multiaddr::Error::UnknownProtocolId(_)) => {}
+            Err(error) => return Err(AnnounceError::Addr { index, reason: error.to_string() }),
+        }
+    }
+    Ok(read)
+}
+
+/// The original takes an empty text for none.
+fn read_orig_peer(text: Option<String>) -> Result<Option<PeerId>, AnnounceError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let peer = text.parse().map_err(|_| AnnounceError::OrigPeer { text: text.chars().take(80).collect() })?;
+    Ok(Some(peer))
 }
 
 /// The array as it stands on the wire. Its length varies, so derived code does not fit.

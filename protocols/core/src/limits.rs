@@ -127,6 +127,37 @@ pub const MAX_DIRECT_ANNOUNCEMENTS: usize = 64;
 /// Direct announcements that are answered at once for one peer.
 pub const MAX_DIRECT_ANNOUNCEMENTS_PER_PEER: usize = 4;
 
+// ---- IPNI ------------------------------------------------------------------------------------------------------
+
+/// Longest context id of an advertisement: go-libipni refuses a longer one.
+pub const MAX_IPNI_CONTEXT_ID_BYTES: usize = 64;
+/// Longest metadata of a provider: go-libipni refuses longer ones of an advertisement itself.
+pub const MAX_IPNI_METADATA_BYTES: usize = 1024;
+/// Largest advertisement: those in use have under 2 KiB, one with 20 extended providers about 20 KiB.
+pub const MAX_IPNI_AD_BYTES: usize = 256 * 1024;
+/// Most extended providers of one advertisement: those in use have a handful.
+pub const MAX_IPNI_PROVIDERS: usize = 64;
+/// Most addresses of one provider in an advertisement.
+pub const MAX_IPNI_ADDRS: usize = 64;
+/// Longest address in an advertisement, in bytes of text: twice [`MAX_ADDR_BYTES`], since certificate hashes and the
+/// like are longer as text.
+pub const MAX_IPNI_ADDR_BYTES: usize = 2 * MAX_ADDR_BYTES;
+/// Longest peer id as text: a digest of 64 bytes in any base.
+pub const MAX_IPNI_PEER_ID_BYTES: usize = 128;
+/// Longest signature with its envelope: a key and a signature of RSA 8192 have 2 KiB together; in its old form the
+/// envelope also holds all that is signed.
+pub const MAX_IPNI_SIGNATURE_BYTES: usize = 32 * 1024;
+/// Longest signed head of a chain, as DAG-JSON: key and signature of RSA 8192 in base64, a CID and a topic.
+pub const MAX_IPNI_HEAD_BYTES: usize = 8 * 1024;
+/// Multihashes in an entry chunk that we write: the figure of every other publisher, about 1 MiB of DAG-JSON.
+pub const DEFAULT_IPNI_CHUNK_ENTRIES: usize = 16_384;
+/// Most multihashes in one entry chunk: [`MAX_BLOCK_BYTES`] hold 58,000 of SHA2-256.
+pub const MAX_IPNI_CHUNK_ENTRIES: usize = 65_536;
+/// Most elements of one HAMT node: those in use have 256 at the most; also the most keys in one bucket.
+pub const MAX_IPNI_HAMT_FANOUT: usize = 1024;
+/// Longest announcement as JSON: [`MAX_ANNOUNCEMENT_BYTES`] in base64, with quotes and names.
+pub const MAX_IPNI_ANNOUNCEMENT_JSON_BYTES: usize = 24 * 1024;
+
 // ---- dagsync ---------------------------------------------------------------------------------------------------
 
 /// Longest sync request: as many roots with their held roots, selectors and stop links as may stand.
