@@ -7,6 +7,7 @@
 mod dag;
 mod fetch;
 mod input;
+mod ipni;
 pub mod seeds;
 mod unixfs;
 mod wire;
@@ -14,6 +15,7 @@ mod wire;
 pub use self::{
     dag::{car, cbor, feed, links, selector},
     fetch::fetch,
+    ipni::ipni,
     unixfs::unixfs,
     wire::{announcement, frame, heads, request, validator},
 };

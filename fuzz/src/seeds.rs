@@ -11,7 +11,11 @@ use dagmesh_dag::{
     car::{CarReader, CarWriter},
 };
 use dagmesh_dagsync::{Chain, End, Request, Status, message::Frame};
+use dagmesh_ipnisync::{
+    Advertisement, Chunks, EntryChunk, ExtendedProvider, NO_ENTRIES, Provider, SignedHead as SignedChainHead,
+};
 use ipld_core::ipld::Ipld;
+use libp2p_identity::Keypair;
 
 use crate::wire::head;
 
@@ -38,6 +42,7 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     seeds.extend(heads());
     seeds.extend(selectors(*leaf.cid()));
     seeds.extend(blocks(&leaf, value));
+    seeds.extend(ipni());
     seeds.extend(runs());
     seeds.extend(of_the_node());
     seeds
@@ -70,6 +75,7 @@ fn heads() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let signed = head(0, "main", 7, 1, "");
     let addr = "/ip4/127.0.0.1/tcp/4101".parse().expect("an address");
     let announcement = Announcement::new(&signed, [addr]).relayed(signed.publisher());
+    let announcement_json = announcement.encode_json().expect("encodes");
     let announcement = announcement.encode().expect("encodes");
     assert!(matches!(Announcement::decode(&announcement).expect("decodes").signed_head(), Some(Ok(_))));
     let framed = |side: u8, value: Ipld| {
@@ -100,6 +106,7 @@ fn heads() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     name.extend_from_slice(FeedName::default().as_str().as_bytes());
     vec![
         ("announcement", "relayed", announcement),
+        ("announcement", "json", announcement_json),
         ("announcement", "answer", Answer::Ignored("known".into()).encode().expect("encodes")),
         ("heads", "question", framed(0, query)),
         ("heads", "answer", framed(1, answer)),
@@ -161,6 +168,49 @@ fn blocks(leaf: &Block, value: Vec<u8>) -> Vec<(&'static str, &'static str, Vec<
         ("links", "dag_cbor", of(1, &value)),
         ("links", "dag_json", of(2, json.as_bytes())),
         ("unixfs", "folder_block", of(0, &node)),
+    ]
+}
+
+fn ipni() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let key = Keypair::ed25519_from_bytes([1; 32]).expect("a key");
+    let multihashes = [b"one", b"two"].map(|bytes| HashCode::Sha2_256.digest(bytes).expect("hashes"));
+    let chunks: Result<Vec<_>, _> = Chunks::new(multihashes, Codec::DagJson, 1).collect();
+    let chunks = chunks.expect("blocks");
+    let mut ad = Advertisement {
+        previous_id: None,
+        provider: key.public().to_peer_id().to_string(),
+        addresses: vec!["/ip4/127.0.0.1/tcp/1".into()],
+        signature: Vec::new(),
+        entries: *chunks[1].cid(),
+        context_id: vec![1],
+        metadata: vec![2, 3],
+        is_rm: false,
+        extended_provider: None,
+    };
+    ad.sign(&key).expect("signs");
+    let ad_json = ad.to_block(Codec::DagJson).expect("a block");
+    ad.previous_id = Some(*ad_json.cid());
+    let own = Provider { id: ad.provider.clone(), ..Provider::default() };
+    ad.extended_provider = Some(ExtendedProvider { providers: vec![own], overrides: true });
+    ad.sign_with_extended(&key, &[]).expect("signs");
+    let extended = ad.encode(Codec::DagCbor).expect("encodes");
+    let head = SignedChainHead::sign(&key, *ad_json.cid(), "/t").expect("signs");
+    let chunk = EntryChunk::from_block(&chunks[1]).expect("a chunk").encode(Codec::DagCbor).expect("encodes");
+    let hamt = format!(
+        r#"{{"bucketSize":1,"hamt":[{{"/":{{"bytes":"Aw"}}}},[[[{{"/":{{"bytes":"AAE"}}}},true]],{{"/":"{}"}}]],"hashAlg":34}}"#,
+        chunks[0].cid()
+    );
+    let of = |kind: u8, bytes: &[u8]| [&[kind], bytes].concat();
+    let no_entries = of(6, &NO_ENTRIES.to_bytes());
+    vec![
+        ("ipni", "ad_json", of(0, ad_json.data())),
+        ("ipni", "ad_extended_cbor", of(1, &extended)),
+        ("ipni", "head_json", of(2, &head.encode(Codec::DagJson).expect("encodes"))),
+        ("ipni", "head_cbor", of(3, &head.encode(Codec::DagCbor).expect("encodes"))),
+        ("ipni", "chunk_json", of(4, chunks[1].data())),
+        ("ipni", "chunk_cbor", of(5, &chunk)),
+        ("ipni", "hamt_json", of(4, hamt.as_bytes())),
+        ("ipni", "no_entries", no_entries),
     ]
 }
 

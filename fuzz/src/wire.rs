@@ -182,7 +182,7 @@ pub fn heads(data: &[u8]) {
     }
 }
 
-/// The announcement and the answer to a direct one.
+/// The announcement in both its forms, and the answer to a direct one.
 pub fn announcement(data: &[u8]) {
     if let Ok(read) = Announcement::decode(data) {
         assert!(read.addrs.len() <= limits::MAX_ANNOUNCEMENT_ADDRS);
@@ -195,6 +195,11 @@ pub fn announcement(data: &[u8]) {
         if let Some(Ok(head)) = read.signed_head() {
             assert_eq!(*head.head(), read.cid);
         }
+    }
+    if let Ok(read) = Announcement::decode_json(data) {
+        let again = read.encode_json().expect("what was decoded can be written");
+        assert_eq!(Announcement::decode_json(&again).as_ref(), Ok(&read));
+        assert_eq!(Announcement::decode(&read.encode().expect("fits in both forms")), Ok(read));
     }
     if let Ok(answer) = Answer::decode(data) {
         let again = answer.encode().expect("what was decoded can be written");

@@ -19,6 +19,7 @@ fn target(name: &str) -> Target {
         "follower" => dagmesh_fuzz::follower,
         "frame" => dagmesh_fuzz::frame,
         "heads" => dagmesh_fuzz::heads,
+        "ipni" => dagmesh_fuzz::ipni,
         "links" => dagmesh_fuzz::links,
         "request" => dagmesh_fuzz::request,
         "selector" => dagmesh_fuzz::selector,
