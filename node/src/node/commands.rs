@@ -9,7 +9,6 @@ use dagmesh_dag::Blockstore;
 use dagmesh_dag::unixfs::Chunker;
 use dagmesh_dagsync::follower::{FollowKey, Policy};
 use ipld_core::ipld::Ipld;
-use libp2p::multiaddr::Protocol;
 
 use super::{Inner, Node};
 use crate::{
@@ -64,7 +63,7 @@ impl Api for Node {
         let peers = self.inner.context.swarm.peers().await?;
         let info = |peer: swarm::PeerInfo| PeerInfo {
             peer_id: peer.peer,
-            relayed: peer.addr.iter().any(|part| part == Protocol::P2pCircuit),
+            relayed: peer.relayed,
             addr: peer.addr,
             protocols: peer.protocols,
             agent: peer.agent,

@@ -125,6 +125,8 @@ pub struct PeerInfo {
     pub addr: Multiaddr,
     /// Who dialled the oldest connection.
     pub direction: Direction,
+    /// Whether the oldest connection runs through a relay; the address of one that came in does not tell.
+    pub relayed: bool,
     /// Connections with it.
     pub connections: usize,
     /// The protocols it speaks; empty until identify is through.

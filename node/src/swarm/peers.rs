@@ -31,6 +31,7 @@ struct Connection {
     id: ConnectionId,
     addr: Multiaddr,
     direction: Direction,
+    relayed: bool,
 }
 
 struct Known {
@@ -60,8 +61,8 @@ impl Peers {
 
     /// Takes in a new connection; true where it is the first with this peer.
     pub(super) fn opened(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, now: Instant) -> bool {
-        let (addr, direction) = place(endpoint);
-        if direction == Direction::Outbound && !address::is_relayed(&addr) {
+        let ((addr, direction), relayed) = (place(endpoint), endpoint.is_relayed());
+        if direction == Direction::Outbound && !relayed {
             self.remember(peer, [addr.clone()], true);
         }
         let first = !self.contains(&peer);
@@ -72,7 +73,7 @@ impl Peers {
             agent: None,
             rtt: None,
         });
-        entry.connections.push(Connection { id, addr, direction });
+        entry.connections.push(Connection { id, addr, direction, relayed });
         first
     }
 
@@ -129,6 +130,7 @@ impl Peers {
                 peer: *peer,
                 addr: oldest.addr.clone(),
                 direction: oldest.direction,
+                relayed: oldest.relayed,
                 connections: entry.connections.len(),
                 protocols: entry.protocols.clone(),
                 agent: entry.agent.clone(),

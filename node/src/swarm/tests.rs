@@ -321,7 +321,8 @@ async fn a_node_that_listens_at_a_relay_is_reached_through_it() {
     let addr = with_peer(at_relay, hidden.peer()).unwrap();
     assert_eq!(within("relayed connection", seeker.handle.connect(addr)).await.unwrap(), hidden.peer());
     let info = seeker.sees("the hidden node", hidden.peer(), |it| it.agent.is_some()).await;
-    assert!(address::is_relayed(&info.addr), "{}", info.addr);
+    assert!(info.relayed && address::is_relayed(&info.addr), "{}", info.addr);
+    assert!(hidden.sees("the seeker", seeker.peer(), |it| it.agent.is_some()).await.relayed);
 }
 
 #[tokio::test]
