@@ -14,7 +14,7 @@ use super::{Inner, Node};
 use crate::{
     api::{Api, ByteStream, EventStream, ProgressSink, Result},
     error::{ErrorKind, NodeError},
-    services::{files, syncer},
+    services::{files, syncer, unix_ms_of},
     swarm,
     ticket::Ticket,
     types::{
@@ -266,7 +266,7 @@ fn address_status(status: swarm::AddressStatus) -> AddressStatus {
             swarm::Reachability::Unreachable => Reach::Unreachable,
             _ => Reach::Unknown,
         },
-        tested: None,
+        tested: status.tested.map(unix_ms_of),
         advice: Some(status.advice).filter(|_| status.state != swarm::Reachability::Reachable),
     }
 }

@@ -80,5 +80,10 @@ impl Context {
 
 /// Now, in Unix milliseconds.
 pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis().try_into().unwrap_or(u64::MAX)
+    unix_ms_of(SystemTime::now())
+}
+
+/// A time of the system's clock, in Unix milliseconds.
+pub(crate) fn unix_ms_of(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis().try_into().unwrap_or(u64::MAX)
 }

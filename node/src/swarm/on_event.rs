@@ -1,5 +1,5 @@
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use dagmesh_core::limits;
 use libp2p::gossipsub::{self, MessageAcceptance};
@@ -150,7 +150,7 @@ impl Worker {
             }
             BehaviourEvent::AutonatClient(autonat::v2::client::Event { tested_addr, server, result, .. }) => {
                 let error = result.err().map(|error| error.to_string());
-                self.observed.tested(tested_addr.clone(), server, error.clone());
+                self.observed.tested(tested_addr.clone(), server, SystemTime::now(), error.clone());
                 self.emit(MeshEvent::AddressTested { addr: tested_addr, by: server, error });
             }
             BehaviourEvent::RelayClient(relay::client::Event::ReservationReqAccepted {

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use dagmesh_core::limits;
 use libp2p::{Multiaddr, PeerId};
@@ -26,6 +27,8 @@ pub struct AddressStatus {
     pub state: Reachability,
     /// The peer that tried last.
     pub tested_by: Option<PeerId>,
+    /// When it did.
+    pub tested: Option<SystemTime>,
     /// How the last try failed.
     pub error: Option<String>,
     /// What it means and what to do.
@@ -58,6 +61,7 @@ pub(super) struct Observed {
 struct Candidate {
     state: Reachability,
     tested_by: Option<PeerId>,
+    tested: Option<SystemTime>,
     error: Option<String>,
     order: u64,
 }
@@ -71,10 +75,11 @@ impl Observed {
         self.entry(addr);
     }
 
-    pub(super) fn tested(&mut self, addr: Multiaddr, by: PeerId, error: Option<String>) {
+    pub(super) fn tested(&mut self, addr: Multiaddr, by: PeerId, at: SystemTime, error: Option<String>) {
         let entry = self.entry(addr);
         entry.state = if error.is_none() { Reachability::Reachable } else { Reachability::Unreachable };
         entry.tested_by = Some(by);
+        entry.tested = Some(at);
         entry.error = error;
     }
 
@@ -117,6 +122,7 @@ impl Observed {
                 addr,
                 state,
                 tested_by: candidate.and_then(|it| it.tested_by),
+                tested: candidate.and_then(|it| it.tested),
                 error: candidate.and_then(|it| it.error.clone()).filter(|_| state != Reachability::Reachable),
             })
             .collect();
@@ -135,6 +141,7 @@ impl Observed {
         self.candidates.entry(addr).or_insert_with(|| Candidate {
             state: Reachability::Untested,
             tested_by: None,
+            tested: None,
             error: None,
             order,
         })
@@ -206,13 +213,14 @@ mod tests {
     #[test]
     fn an_address_that_failed_is_unreachable_with_the_port_to_open() {
         let mut observed = Observed::new(Profile::Public, true);
-        let by = PeerId::random();
+        let (by, at) = (PeerId::random(), SystemTime::now());
         observed.candidate(addr("/ip4/8.8.8.8/tcp/4101"));
-        observed.tested(addr("/ip4/8.8.8.8/tcp/4101"), by, Some("dial failed".into()));
+        observed.tested(addr("/ip4/8.8.8.8/tcp/4101"), by, at, Some("dial failed".into()));
         let report = observed.report([addr("/ip4/192.168.1.2/tcp/4101")].iter(), [].iter(), 3);
         assert!(!report.reachable);
         let status = state_of(&report, "/ip4/8.8.8.8/tcp/4101");
-        assert_eq!((status.state, status.tested_by), (Reachability::Unreachable, Some(by)));
+        let tested = (status.state, status.tested_by, status.tested);
+        assert_eq!(tested, (Reachability::Unreachable, Some(by), Some(at)));
         assert!(status.advice.contains("TCP port 4101"), "{}", status.advice);
         assert_eq!(state_of(&report, "/ip4/192.168.1.2/tcp/4101").state, Reachability::Local);
     }
@@ -221,7 +229,7 @@ mod tests {
     fn a_confirmed_address_is_reachable_though_a_test_failed_before() {
         let mut observed = Observed::new(Profile::Public, true);
         let text = "/ip4/8.8.8.8/udp/4101/quic-v1";
-        observed.tested(addr(text), PeerId::random(), Some("no".into()));
+        observed.tested(addr(text), PeerId::random(), SystemTime::now(), Some("no".into()));
         let report = observed.report([].iter(), [addr(text)].iter(), 1);
         assert!(report.reachable);
         assert_eq!(state_of(&report, text).error, None);
