@@ -14,6 +14,10 @@ test *ARGS:
 hostile-long *ARGS:
     DAGMESH_LONG=1 cargo test --package dagmesh-tests --test hostile {{ARGS}}
 
+# Our daemon beside peers that others wrote (go-libp2p); needs Go.
+interop *ARGS:
+    DAGMESH_INTEROP=1 cargo test --workspace --test interop {{ARGS}}
+
 # Kills daemons at random moments, CYCLES times, and a sync of 1 GiB now and then (`DAGMESH_TEST_SEED=N` repeats a run).
 crash CYCLES="200":
     DAGMESH_CRASH_CYCLES={{CYCLES}} DAGMESH_CRASH_MIB=1024 \

@@ -1,0 +1,48 @@
+//! AutoNAT v2 with go-libp2p: each side proves to the other that an address of its own is reachable.
+
+use dagmesh_tests::{Daemon, wait_for, wait_for_some};
+
+use crate::{
+    go::{self, GoPeer, GoProgram},
+    support::{SOON, daemon, daemon_addr},
+};
+
+/// A daemon and a Go peer that test addresses for others.
+async fn testers(go: GoProgram) -> (Daemon, GoPeer) {
+    let env = [("DAGMESH_SWARM__AUTONAT", "true")];
+    tokio::join!(daemon(&[], &env), go.start(&["autonat", "-transports", "tcp"]))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn go_proves_that_an_address_of_ours_is_reachable() {
+    let Some(go) = go::program().await else { return };
+    let (ours, theirs) = testers(go).await;
+    ours.json(&["connect", &theirs.addr("tcp")]).await;
+    let own = daemon_addr(&ours, "tcp");
+    wait_for(SOON, "an address that was tested and is reachable", async || {
+        let status = ours.json(&["status"]).await;
+        let addresses = status["addresses"].as_array().expect("addresses").clone();
+        addresses.iter().any(|it| {
+            let addr = it["addr"].as_str().expect("an address");
+            own.starts_with(addr) && it["reach"] == "reachable" && it["tested"].is_u64()
+        })
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn we_prove_that_an_address_of_go_is_reachable() {
+    let Some(go) = go::program().await else { return };
+    let (ours, mut theirs) = testers(go).await;
+    // libp2p-autonat tests addresses only for those that have dialled it.
+    theirs.ask(&format!("dial {}", daemon_addr(&ours, "tcp"))).await;
+    let addr = theirs.addr("tcp");
+    let (own, _) = addr.split_once("/p2p/").expect("a peer id at its end");
+    // Go notes down who tests addresses a moment after it has identified them.
+    let answer = wait_for_some(SOON, "a peer that Go asks", async || {
+        let asked = theirs.try_ask(&format!("reachable {own}")).await;
+        asked.inspect_err(|error| assert!(error.contains("no peers"), "{error}")).ok()
+    })
+    .await;
+    assert_eq!(answer, "Public");
+}

@@ -1,0 +1,68 @@
+//! What the tests with other implementations share.
+
+use std::path::PathBuf;
+
+use dagmesh_tests::{Daemon, DaemonOptions, wait_for_some};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) use dagmesh_tests::peer::SOON;
+
+/// The topic on which our daemons announce heads, and the beginning of their Kademlia protocol: both name the network,
+/// which is `test` in the profile `test`.
+pub(crate) const HEADS: &str = "/dagmesh/heads/test";
+pub(crate) const DHT: &str = "/dagmesh/test";
+
+/// A daemon with these arguments and this environment, that logs enough to understand a failure.
+pub(crate) async fn daemon(args: &[&str], env: &[(&str, &str)]) -> Daemon {
+    let mut options = DaemonOptions::default();
+    options.args = args.iter().map(|&arg| arg.to_owned()).collect();
+    options.env = vec![("DAGMESH_LOG__LEVEL".to_owned(), "debug".to_owned())];
+    options.env.extend(env.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())));
+    Daemon::start_with(options).await
+}
+
+/// Where the daemon can be dialled over a transport: `tcp`, `quic-v1` or `ws`.
+pub(crate) fn daemon_addr(daemon: &Daemon, transport: &str) -> String {
+    let addr = addr_of(daemon.listen().iter().map(String::as_str), transport);
+    if addr.contains("/p2p/") { addr } else { format!("{addr}/p2p/{}", daemon.peer_id()) }
+}
+
+/// The first address over a transport: `tcp` with nothing on top, `quic-v1` or `ws`.
+pub(crate) fn addr_of<'a>(addrs: impl Iterator<Item = &'a str>, transport: &str) -> String {
+    let is = |addr: &str, part: &str| addr.split('/').any(|it| it == part);
+    let addrs: Vec<&str> = addrs.collect();
+    let fits = |addr: &&&str| is(addr, transport) && (transport == "ws" || !is(addr, "ws"));
+    let addr = addrs.iter().find(fits).unwrap_or_else(|| panic!("no {transport} address in {addrs:?}"));
+    (*addr).to_owned()
+}
+
+/// Waits until the daemon's `peers` shows a peer that `fits`.
+pub(crate) async fn daemon_sees(daemon: &Daemon, peer: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    wait_for_some(SOON, &format!("a daemon that sees of {peer}: {what}"), async || {
+        let peers = daemon.json(&["peers"]).await;
+        let peers = peers.as_array().expect("a list of peers").clone();
+        peers.into_iter().find(|seen| seen["peer_id"] == peer && fits(seen))
+    })
+    .await
+}
+
+/// Whether a list of texts has this one.
+pub(crate) fn has(list: &Value, text: &str) -> bool {
+    list.as_array().is_some_and(|list| list.iter().any(|it| it == text))
+}
+
+/// A file to publish, and the folder that it goes with.
+pub(crate) fn file(text: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("published");
+    std::fs::write(&path, text).expect("a file");
+    (folder, path)
+}
+
+/// Publishes a file with this text; the head's CID.
+pub(crate) async fn publish(daemon: &Daemon, text: &str) -> String {
+    let (_folder, path) = file(text);
+    let published = daemon.json(&["publish", path.to_str().expect("a path of UTF-8")]).await;
+    published["head"].as_str().unwrap_or_else(|| panic!("no head in {published}")).to_owned()
+}
