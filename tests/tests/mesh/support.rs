@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     path::Path,
     process::Stdio,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use dagmesh_tests::{Daemon, DaemonOptions, wait_for_some};
@@ -33,10 +36,15 @@ pub(crate) fn options(args: &[&str]) -> DaemonOptions {
     options
 }
 
-/// A port of loopback that was free a moment ago, for what has to come back where it was.
+/// A port of loopback for what has to come back where it was: free, given out once, and below those that the system
+/// gives away by itself (Linux: 32,768 and up, other systems higher), so that nobody else's connection takes it between.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
+    (0..10_000)
+        .map(|_| 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000) % 10_000)
+        .find(|&port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .expect("a free port")
 }
 
 /// The path as an argument.
