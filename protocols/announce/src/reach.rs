@@ -1,7 +1,8 @@
 //! Which addresses make sense to strangers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
+use dagmesh_core::is_global;
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
@@ -11,7 +12,7 @@ use multiaddr::{Multiaddr, Protocol};
 /// multicast, reserved or for documentation is not reachable, wherever it stands in `addr`; neither is a name that
 /// only a local network resolves. Nothing is looked up: a public name may still point to a private address.
 ///
-/// Source: the IANA special-purpose address registries (RFC 6890 and its updates); RFC 6761, 6762, 8375 for names.
+/// Source: [`is_global`] for IP addresses; RFC 6761, 6762, 8375 for names.
 pub fn is_globally_reachable(addr: &Multiaddr) -> bool {
     let mut parts = addr.iter().peekable();
     let dialable = matches!(
@@ -27,8 +28,8 @@ pub fn is_globally_reachable(addr: &Multiaddr) -> bool {
     );
     dialable
         && parts.all(|part| match part {
-            Protocol::Ip4(ip) => is_global_v4(ip),
-            Protocol::Ip6(ip) => is_global_v6(ip),
+            Protocol::Ip4(ip) => is_global(ip.into()),
+            Protocol::Ip6(ip) => is_global(ip.into()),
             Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) | Protocol::Dnsaddr(name) => {
                 is_global_name(&name)
             }
@@ -49,49 +50,6 @@ pub(crate) fn leads_to(addr: &Multiaddr, peer: &PeerId) -> bool {
         }
     }
     named.is_none_or(|named| named == *peer)
-}
-
-fn is_global(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => is_global_v4(ip),
-        IpAddr::V6(ip) => is_global_v6(ip),
-    }
-}
-
-fn is_global_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    let special = matches!(
-        (a, b, c),
-        (0 | 10 | 127 | 224..=255, _, _)
-            | (100, 64..=127, _)
-            | (169, 254, _)
-            | (172, 16..=31, _)
-            | (192, 168, _)
-            | (192, 0, 0 | 2)
-            | (192, 88, 99)
-            | (198, 18..=19, _)
-            | (198, 51, 100)
-            | (203, 0, 113)
-    );
-    !special
-}
-
-fn is_global_v6(ip: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
-    let v4 = |high: u16, low: u16| {
-        let ([w, x], [y, z]) = (high.to_be_bytes(), low.to_be_bytes());
-        is_global_v4(Ipv4Addr::new(w, x, y, z))
-    };
-    match (a, b) {
-        // An IPv4 address in the clothes of IPv6: mapped, NAT64, 6to4.
-        (0, 0) if [c, d, e, f] == [0, 0, 0, 0xffff] => v4(g, h),
-        (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => v4(g, h),
-        (0x2002, _) => v4(b, c),
-        // Protocol assignments (with Teredo) and documentation.
-        (0x2001, 0..=0x1ff | 0xdb8) | (0x3fff, 0..=0xfff) => false,
-        // Only 2000::/3 is given out as global unicast.
-        _ => a & 0xe000 == 0x2000,
-    }
 }
 
 fn is_global_name(name: &str) -> bool {

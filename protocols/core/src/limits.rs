@@ -158,6 +158,61 @@ pub const MAX_IPNI_HAMT_FANOUT: usize = 1024;
 /// Longest announcement as JSON: [`MAX_ANNOUNCEMENT_BYTES`] in base64, with quotes and names.
 pub const MAX_IPNI_ANNOUNCEMENT_JSON_BYTES: usize = 24 * 1024;
 
+// ---- IPNI over HTTP --------------------------------------------------------------------------------------------
+
+/// Requests that a client makes of one publisher at once: at a round trip of 50 ms, 320 blocks a second.
+pub const MAX_IPNI_PARALLEL: usize = 16;
+/// Publishers of which a client remembers what worked; the one unused for longest makes room.
+pub const MAX_IPNI_PUBLISHERS: usize = 4096;
+/// Addresses of one publisher that are tried, those of libp2p counting as one.
+pub const MAX_IPNI_PLACES: usize = 8;
+/// Connections that a client keeps open without a use for them, in all; a further one is closed after its request.
+pub const MAX_IPNI_IDLE_CONNECTIONS: usize = 128;
+/// How long a client keeps such a connection, in seconds: shorter than servers do, so that it is rarely the server who
+/// closes it under a request.
+pub const IPNI_CLIENT_IDLE_SECS: u64 = 20;
+/// How long finding an address, connecting and agreeing on TLS may take, each of them, in seconds.
+pub const IPNI_CONNECT_TIMEOUT_SECS: u64 = 10;
+/// IP addresses of one name that are tried.
+pub const MAX_IPNI_NAME_ADDRS: usize = 8;
+/// An IP address that has not answered for so long, in milliseconds, is not waited for alone (RFC 8305, section 5).
+pub const IPNI_NEXT_ADDR_MS: u64 = 250;
+/// Redirects followed for one request: one to HTTPS, one to another name, one to spare.
+pub const MAX_IPNI_REDIRECTS: usize = 3;
+/// Waits before a request that failed for the moment is made again, in milliseconds, each lengthened by up to the whole
+/// of it so that clients do not come together: a proxy that restarts is back by then.
+pub const IPNI_RETRY_MS: [u64; 3] = [100, 500, 2000];
+/// Longest wait that a server may ask for (`Retry-After`), in seconds; where it asks for more, the request fails.
+pub const MAX_RETRY_AFTER_SECS: u64 = 30;
+/// Longest head of a request or an answer of HTTP: proxies and content networks add much to it.
+pub const MAX_HTTP_HEAD_BYTES: usize = 32 * 1024;
+/// Most fields in such a head.
+pub const MAX_HTTP_HEADERS: usize = 100;
+/// What is sent or read at once of a body, in bytes: what an answer that nobody reads holds in memory.
+pub const HTTP_PIECE_BYTES: usize = 64 * 1024;
+/// Longest document that says where a libp2p peer serves which protocol: the cap of go-libp2p.
+pub const MAX_HTTP_PROTOCOLS_BYTES: usize = 8 * 1024;
+/// What is kept of the text of a refusal.
+pub const MAX_HTTP_REASON_BYTES: usize = 512;
+/// HTTP connections served at once.
+pub const MAX_HTTP_CONNECTIONS: usize = 512;
+/// HTTP connections of one IPv4 address or IPv6 network that are served at once: a proxy in front of us is one.
+pub const MAX_HTTP_CONNECTIONS_PER_SOURCE: usize = 64;
+/// Requests over libp2p streams that are served at once.
+pub const MAX_HTTP_STREAMS: usize = 256;
+/// Those of one peer; a further stream is reset. Twice what a client of ours opens, and some for the rest it does.
+pub const MAX_HTTP_STREAMS_PER_PEER: usize = 40;
+/// Requests that read the store or send its blocks at once; a further one waits.
+pub const MAX_HTTP_REQUESTS: usize = 64;
+/// How long it waits, in seconds, before it is told to come again.
+pub const HTTP_QUEUE_SECS: u64 = 5;
+/// When it should come again, in seconds.
+pub const HTTP_RETRY_AFTER_SECS: u64 = 2;
+/// How long a client may take to send the head of its next request, in seconds: also how long its connection may be idle.
+pub const HTTP_IDLE_SECS: u64 = 30;
+/// How long open answers may go on after the server is told to stop, in seconds.
+pub const HTTP_LINGER_SECS: u64 = 5;
+
 // ---- dagsync ---------------------------------------------------------------------------------------------------
 
 /// Longest sync request: as many roots with their held roots, selectors and stop links as may stand.

@@ -9,7 +9,7 @@
 //!
 //! Everything is DAG-JSON or DAG-CBOR, named by the codec of its CID. What is written is canonical, byte for byte what
 //! go-libipni writes. What is read may be DAG-JSON in any order, with white space, with padded base64; nothing else is
-//! let through. The crate knows no network: how blocks are asked for and served is not here.
+//! let through. Without the feature `net` the crate knows no network; with it, `net` asks publishers and serves ours.
 //!
 //! Source: go-libipni 0.7 (`ingest/schema`, `dagsync/ipnisync/head`), <https://github.com/ipni/specs/blob/main/IPNI.md>.
 
@@ -18,6 +18,8 @@ mod entries;
 mod envelope;
 mod error;
 mod head;
+#[cfg(feature = "net")]
+pub mod net;
 mod schema;
 mod sign;
 mod wire;
