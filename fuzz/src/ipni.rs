@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use cid::Cid;
 use dagmesh_core::limits;
-use dagmesh_dag::{Block, Codec, HashCode};
-use dagmesh_ipnisync::{Advertisement, Entries, HamtNode, SignedHead, verify_block};
+use dagmesh_dag::{Block, Codec, Digests, HashCode};
+use dagmesh_ipnisync::{Advertisement, Entries, HamtNode, SignedHead};
 use libp2p_identity::Keypair;
 
 use crate::input::Input;
@@ -79,7 +79,7 @@ fn entries(codec: Codec, bytes: &[u8]) {
 fn block(bytes: &[u8]) {
     let mut rest = bytes;
     let Ok(cid) = Cid::read_bytes(&mut rest) else { return };
-    if let Ok(block) = verify_block(cid, rest.to_vec()) {
+    if let Ok(block) = Block::verify_with(cid, rest.to_vec(), Digests::OrCut) {
         let digest = cid.hash().digest();
         assert!(digest.len() >= 16 || cid.hash().code() == HashCode::Identity as u64);
         if cid.hash().code() == HashCode::Sha2_256 as u64 {

@@ -11,9 +11,10 @@ use crate::{
     types::{
         AddRequest, Added, AnnounceRequest, Announced, BlockPut, CarImported, CatRequest, CidRequest, ConnectRequest,
         Connected, DagGetRequest, DagImportRequest, DagPutRequest, DagStat, DirEntry, Event, Follow, FollowRequest,
-        GcReport, GcRequest, GetRequest, Gotten, Head, HeadRequest, Identity, PeerInfo, Progress, PublishRequest,
-        Published, RepoStat, Status, SyncRequest, Synced, TicketMade, TicketRequest, UnfollowRequest, Unfollowed,
-        VerifyReport,
+        GcReport, GcRequest, GetRequest, Gotten, Head, HeadRequest, Identity, IpniAd, IpniAdRequest, IpniAdsRequest,
+        IpniAnnounceRequest, IpniAnnounced, IpniFollowRequest, IpniPublishRequest, IpniPublished, PeerInfo, Progress,
+        PublishRequest, Published, RepoStat, Status, SyncRequest, Synced, TicketMade, TicketRequest, UnfollowRequest,
+        Unfollowed, VerifyReport,
     },
 };
 
@@ -117,6 +118,25 @@ pub trait Api: Send + Sync + 'static {
     fn watch(&self) -> impl Future<Output = Result<EventStream>> + Send;
     /// One string that leads to a feed of ours.
     fn ticket(&self, request: TicketRequest) -> impl Future<Output = Result<TicketMade>> + Send;
+
+    /// Appends an advertisement to the own chain of the IPNI network, and announces it.
+    fn ipni_publish(
+        &self,
+        request: IpniPublishRequest,
+        progress: ProgressSink,
+    ) -> impl Future<Output = Result<IpniPublished>> + Send;
+    /// One advertisement that is held.
+    fn ipni_ad(&self, request: IpniAdRequest) -> impl Future<Output = Result<IpniAd>> + Send;
+    /// A chain of advertisements, as far as it is held.
+    fn ipni_ads(&self, request: IpniAdsRequest) -> impl Future<Output = Result<Vec<IpniAd>>> + Send;
+    /// Follows the chain of a publisher; with `wait`, answers when it is in sync.
+    fn ipni_follow(
+        &self,
+        request: IpniFollowRequest,
+        progress: ProgressSink,
+    ) -> impl Future<Output = Result<Follow>> + Send;
+    /// Tells an indexer of a head over HTTP.
+    fn ipni_announce(&self, request: IpniAnnounceRequest) -> impl Future<Output = Result<IpniAnnounced>> + Send;
 
     /// Removes what nothing refers to.
     fn gc(&self, request: GcRequest, progress: ProgressSink) -> impl Future<Output = Result<GcReport>> + Send;

@@ -32,6 +32,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Syncs, as follower and as publisher.
     pub sync: SyncConfig,
+    /// The IPNI network.
+    pub ipni: IpniConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -169,6 +171,30 @@ impl Default for SyncConfig {
     }
 }
 
+/// `[ipni]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct IpniConfig {
+    /// The network that is meant where none is named: `mainnet`, or one of your own.
+    pub network: String,
+    /// `ADDRESS:PORT` at which our chain is served over HTTP and announcements are taken; over streams it always is.
+    pub http: Option<SocketAddr>,
+    /// File with the certificates for HTTPS at `http`, our own first, in PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// File with the key that belongs to it, in PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Addresses to tell others instead of `http`, such as `/dns/example.com/https`.
+    #[serde(deserialize_with = "several")]
+    #[schemars(with = "Vec<String>")]
+    pub announce: Vec<Multiaddr>,
+}
+
+impl Default for IpniConfig {
+    fn default() -> Self {
+        Self { network: "mainnet".into(), http: None, tls_cert: None, tls_key: None, announce: Vec::new() }
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -232,7 +258,7 @@ impl Config {
             }
         }
         refuse(
-            swarm.network.is_empty() || swarm.network.len() > 64 || !swarm.network.chars().all(is_network_letter),
+            !is_network(&swarm.network),
             format!(
                 "swarm.network: {:?} is no name of a network; take 1 to 64 lowercase letters, digits, '-', '_' and '.'",
                 swarm.network
@@ -263,6 +289,22 @@ impl Config {
                 ),
             );
         }
+        let ipni = &self.ipni;
+        refuse(
+            !is_network(&ipni.network),
+            format!(
+                "ipni.network: {:?} is no name of a network; take 1 to 64 lowercase letters, digits, '-', '_' and '.'",
+                ipni.network
+            ),
+        );
+        refuse(
+            ipni.tls_cert.is_some() != ipni.tls_key.is_some(),
+            "ipni.tls_cert, ipni.tls_key: HTTPS needs both, plain HTTP neither".to_owned(),
+        );
+        refuse(
+            ipni.tls_cert.is_some() && ipni.http.is_none(),
+            "ipni.tls_cert: there is nothing to serve over HTTPS; set ipni.http to ADDRESS:PORT too".to_owned(),
+        );
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
             refuse(true, format!("log.level: {:?} is no level: {error}", self.log.level));
         }
@@ -270,8 +312,10 @@ impl Config {
     }
 }
 
-fn is_network_letter(letter: char) -> bool {
-    letter.is_ascii_lowercase() || letter.is_ascii_digit() || matches!(letter, '-' | '_' | '.')
+fn is_network(name: &str) -> bool {
+    let fits =
+        |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || matches!(letter, '-' | '_' | '.');
+    (1..=64).contains(&name.len()) && name.chars().all(fits)
 }
 
 /// Where the local API listens.

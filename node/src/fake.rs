@@ -76,6 +76,7 @@ impl Api for FakeNode {
             peers: 0,
             topic_peers: 0,
             feeds: Vec::new(),
+            ipni_http: None,
             follows: 0,
             in_sync: 0,
             syncing: 0,
@@ -212,6 +213,26 @@ impl Api for FakeNode {
         let addrs = self.id().await?.addrs;
         let ticket = Ticket::new(self.peer, &addrs, request.feed.clone())?.to_string();
         Ok(TicketMade { ticket, peer_id: self.peer, addrs, feed: request.feed })
+    }
+
+    async fn ipni_publish(&self, _: IpniPublishRequest, _: ProgressSink) -> Result<IpniPublished> {
+        absent()
+    }
+
+    async fn ipni_ad(&self, _: IpniAdRequest) -> Result<IpniAd> {
+        absent()
+    }
+
+    async fn ipni_ads(&self, _: IpniAdsRequest) -> Result<Vec<IpniAd>> {
+        Ok(Vec::new())
+    }
+
+    async fn ipni_follow(&self, _: IpniFollowRequest, _: ProgressSink) -> Result<Follow> {
+        absent()
+    }
+
+    async fn ipni_announce(&self, request: IpniAnnounceRequest) -> Result<IpniAnnounced> {
+        Ok(IpniAnnounced { head: request.cid.unwrap_or_else(cid), to: request.to })
     }
 
     async fn gc(&self, request: GcRequest, _: ProgressSink) -> Result<GcReport> {

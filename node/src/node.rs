@@ -34,6 +34,7 @@ use crate::{
         events::Events,
         follower::Follower,
         healer,
+        ipni::{Ingest, Ipni, Listening},
         outbox::{EntryHook, Outbox},
         publisher::Publisher,
         syncer, unix_ms,
@@ -55,6 +56,7 @@ struct Inner {
     context: Context,
     publisher: Publisher,
     follower: Follower,
+    ipni: Ipni,
     config: Config,
     store_dir: PathBuf,
     started: Instant,
@@ -193,9 +195,12 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     let opened = tokio::task::spawn_blocking(move || Store::open_with(dir, &options)).await;
     let store = opened.map_err(|error| NodeError::other(format!("opening the store broke: {error}")))??;
 
+    // Before anything runs: a port that is taken costs nothing yet.
+    let listening = Listening::bind(&config.ipni).await?;
     let own = key.public().to_peer_id();
     let public = config.swarm.profile == Profile::Public;
     let validator = ValidatorConfig { own, publishers: Publishers::Any, only_reachable: public };
+    let ingest = Ingest::new(validator.clone(), config.sync.republish);
     let validator = Arc::new(Mutex::new(Validator::new(validator)));
     let network = config.swarm.network.clone();
     let listener = Listener {
@@ -204,12 +209,13 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
         follower: Arc::new(OnceLock::new()),
         republish: config.sync.republish,
     };
-    let gossip_listener = listener.clone();
+    let (gossip_listener, gossip_ingest) = (listener.clone(), ingest.clone());
     let running = swarm::start(
         swarm_config(&config, known_peers(&store)?)?,
         key.clone(),
         Box::new(move |now, source: PeerId, message: &libp2p::gossipsub::Message| {
-            gossip_listener.gossip(now, source, message)
+            let of_ipni = gossip_ingest.gossip(now, source, message);
+            of_ipni.unwrap_or_else(|| gossip_listener.gossip(now, source, message))
         }),
     )
     .await?;
@@ -234,25 +240,37 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     context.swarm.subscribe(topic::heads(&context.network)).await?;
 
     let publisher = Publisher::start(&context).await?;
-    serve(&context, &publisher, &listener, &config)?;
+    let ipni = Ipni::new(&context, &config.ipni, public)?;
+    serve(&context, &publisher, &listener, &ipni, listening, &ingest, &config)?;
     let segment = Some(config.sync.segment_blocks).filter(|blocks| *blocks < limits::MAX_SEGMENT_BLOCKS);
-    let follower = Follower::start(&context, publisher.announcer().clone(), config.sync.max_syncs, segment).await?;
+    let announcer = publisher.announcer().clone();
+    let follower = Follower::start(&context, announcer, ipni.clone(), config.sync.max_syncs, segment).await?;
     let _ = listener.follower.set(follower.clone());
+    ipni.start(follower.clone(), &ingest).await?;
     context.outbox.start(&context);
     context.spawn(keep_peers(context.clone()));
     context.spawn(healer::run(context.clone()));
-    let inner = Inner { context, publisher, follower, config, store_dir, started: Instant::now() };
+    let inner = Inner { context, publisher, follower, ipni, config, store_dir, started: Instant::now() };
     Ok(Node { inner: Arc::new(inner) })
 }
 
 /// Answers what peers ask.
-fn serve(context: &Context, publisher: &Publisher, listener: &Listener, config: &Config) -> Result<()> {
+fn serve(
+    context: &Context,
+    publisher: &Publisher,
+    listener: &Listener,
+    ipni: &Ipni,
+    listening: Option<Listening>,
+    ingest: &Ingest,
+    config: &Config,
+) -> Result<()> {
     let twice =
         |error: libp2p_stream::AlreadyRegistered| NodeError::other(format!("a protocol is served twice: {error}"));
     let allowed = match config.sync.allow.as_slice() {
         [] => Publishers::Any,
         allow => Publishers::Only(allow.iter().copied().collect()),
     };
+    ipni.serve(listening, ingest, allowed.clone())?;
     let serving = Serving { context: context.clone(), publisher: publisher.clone(), allowed };
     let spawner = context.clone();
     let spawn = move |task: futures::future::BoxFuture<'static, ()>| spawner.spawn(task);

@@ -4,12 +4,14 @@
 //! text; times are unix milliseconds; sizes are bytes.
 
 mod event;
+mod ipni;
 mod mesh;
 mod request;
 mod result;
 pub mod text;
 
 pub use event::{Event, Share};
+pub use ipni::*;
 pub use mesh::*;
 pub use request::*;
 pub use result::*;

@@ -39,6 +39,9 @@ pub(crate) struct DaemonArgs {
     /// Where the local API listens: ADDRESS:PORT or unix:/path.
     #[arg(long, value_name = "ADDR")]
     api: Option<ApiAddr>,
+    /// Serves our chain of the IPNI network over HTTP, and takes announcements: ADDRESS:PORT.
+    #[arg(long, value_name = "ADDR")]
+    ipni_http: Option<std::net::SocketAddr>,
 }
 
 impl DaemonArgs {
@@ -51,6 +54,7 @@ impl DaemonArgs {
             external: texts(self.external),
             network: self.network,
             api: self.api,
+            ipni_http: self.ipni_http,
         }
     }
 }
@@ -127,6 +131,7 @@ async fn ready<B: Backend>(context: &mut Context<'_, B>, node: &impl Api, at: &A
             "listen": status.listen,
             "addrs": identity.addrs,
             "api": at,
+            "ipni_http": status.ipni_http,
             "version": status.version,
             "new_key": new_key,
         }));
@@ -138,6 +143,7 @@ async fn ready<B: Backend>(context: &mut Context<'_, B>, node: &impl Api, at: &A
     lines.extend(status.listen.iter().map(|addr| ("listening", addr.to_string())));
     lines.push(("network", format!("{} (profile {})", status.network, status.profile)));
     lines.push(("api", at.to_string()));
+    lines.extend(status.ipni_http.iter().map(|url| ("ipni", url.clone())));
     lines.push(("home", context.home.root().display().to_string()));
     context.output.line(fields(&lines))
 }

@@ -135,7 +135,7 @@ fn state_text(state: FollowState) -> &'static str {
     }
 }
 
-fn follow_text(follow: &Follow) -> String {
+pub(super) fn follow_text(follow: &Follow) -> String {
     let entry = |cid: &Option<Cid>, seq: Option<u64>| match (cid, seq) {
         (Some(cid), Some(seq)) => format!("{cid} (entry {seq})"),
         (Some(cid), None) => cid.to_string(),
@@ -199,6 +199,9 @@ fn event_text(event: &Event) -> String {
             format!("{publisher} {feed}: {reason}; {next}")
         }
         Event::LatestMoved { publisher, feed, entry, seq, .. } => format!("{publisher} {feed} at {seq}: {entry}"),
+        Event::EntryRefused { publisher, feed, entry, reason } => {
+            format!("{publisher} {feed} {entry} is not believed: {reason}")
+        }
         Event::Equivocation { publisher, feed, seq, heads } => {
             let heads = heads.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
             format!("{publisher} {feed} signed two heads at {seq}: {heads}")

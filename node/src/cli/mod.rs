@@ -23,6 +23,7 @@ mod demo;
 mod feeds;
 mod files;
 mod follow;
+mod ipni;
 mod lifecycle;
 mod offline;
 mod output;
@@ -110,6 +111,9 @@ enum Command {
     Feeds(feeds::Command),
     #[command(flatten)]
     Follow(follow::Command),
+    /// The IPNI network: advertisements published, followed, announced.
+    #[command(subcommand)]
+    Ipni(ipni::Command),
     #[command(flatten)]
     Repo(repo::Command),
     /// A real mesh on loopback: publish a folder, follow it, change it, sync the change.
@@ -191,6 +195,7 @@ async fn dispatch<B: Backend>(context: &mut Context<'_, B>, command: Command) ->
         Command::Dag(command) => dag::run(context, command).await,
         Command::Feeds(command) => feeds::run(context, command).await,
         Command::Follow(command) => follow::run(context, command).await,
+        Command::Ipni(command) => ipni::run(context, command).await,
         Command::Repo(command) => repo::run(context, command).await,
         Command::Config(command) => config::run(context, command),
     }

@@ -33,6 +33,8 @@ pub struct Flags {
     pub network: Option<String>,
     /// `--api`
     pub api: Option<ApiAddr>,
+    /// `--ipni-http`
+    pub ipni_http: Option<std::net::SocketAddr>,
 }
 
 /// All places a config comes from.
@@ -182,6 +184,9 @@ fn flag_layer(flags: &Flags) -> Layer {
     let mut dict = Dict::from([("swarm".to_owned(), swarm.into())]);
     if let Some(api) = &flags.api {
         dict.insert("api".into(), Dict::from([("listen".to_owned(), api.to_string().into())]).into());
+    }
+    if let Some(addr) = &flags.ipni_http {
+        dict.insert("ipni".into(), Dict::from([("http".to_owned(), addr.to_string().into())]).into());
     }
     Layer { name: "command line".into(), dict }
 }

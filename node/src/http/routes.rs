@@ -25,8 +25,9 @@ use crate::{
     error::NodeError,
     types::{
         AddRequest, AnnounceRequest, CatRequest, CidRequest, ConnectRequest, DagGetRequest, DagImportRequest,
-        DagPutRequest, Done, FollowRequest, GcRequest, GetRequest, HeadRequest, PublishRequest, SyncRequest,
-        TicketRequest, UnfollowRequest,
+        DagPutRequest, Done, FollowRequest, GcRequest, GetRequest, HeadRequest, IpniAdRequest, IpniAdsRequest,
+        IpniAnnounceRequest, IpniFollowRequest, IpniPublishRequest, PublishRequest, SyncRequest, TicketRequest,
+        UnfollowRequest,
     },
 };
 
@@ -72,6 +73,20 @@ pub(super) fn router<A: Api>(api: Arc<A>, guard: Guard, stopping: CancellationTo
         .route("/sync", long(|api: Arc<A>, ask: SyncRequest, sink| async move { api.sync(ask, sink).await }))
         .route("/watch", post(watch::<A>))
         .route("/ticket", short(|api: Arc<A>, ask: TicketRequest| async move { api.ticket(ask).await }))
+        .route(
+            "/ipni/publish",
+            long(|api: Arc<A>, ask: IpniPublishRequest, sink| async move { api.ipni_publish(ask, sink).await }),
+        )
+        .route("/ipni/ad", short(|api: Arc<A>, ask: IpniAdRequest| async move { api.ipni_ad(ask).await }))
+        .route("/ipni/ads", short(|api: Arc<A>, ask: IpniAdsRequest| async move { api.ipni_ads(ask).await }))
+        .route(
+            "/ipni/follow",
+            long(|api: Arc<A>, ask: IpniFollowRequest, sink| async move { api.ipni_follow(ask, sink).await }),
+        )
+        .route(
+            "/ipni/announce",
+            short(|api: Arc<A>, ask: IpniAnnounceRequest| async move { api.ipni_announce(ask).await }),
+        )
         .route("/gc", long(|api: Arc<A>, ask: GcRequest, sink| async move { api.gc(ask, sink).await }))
         .route("/repo/verify", long(|api: Arc<A>, _: Done, sink| async move { api.repo_verify(sink).await }))
         .route("/repo/stat", short(|api: Arc<A>, _: Done| async move { api.repo_stat().await }))

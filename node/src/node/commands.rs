@@ -8,21 +8,27 @@ use dagmesh_core::limits;
 use dagmesh_dag::Blockstore;
 use dagmesh_dag::unixfs::Chunker;
 use dagmesh_dagsync::follower::{FollowKey, Policy};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use ipld_core::ipld::Ipld;
 
 use super::{Inner, Node};
 use crate::{
     api::{Api, ByteStream, EventStream, ProgressSink, Result},
     error::{ErrorKind, NodeError},
-    services::{files, syncer, unix_ms_of},
+    services::{
+        files,
+        ipni::{AdContent, refuse_reserved},
+        syncer, unix_ms_of,
+    },
     swarm,
-    ticket::Ticket,
+    ticket::{Target, Ticket},
     types::{
         AddRequest, Added, AddressStatus, AnnounceRequest, Announced, BlockPut, CarImported, CatRequest, CidRequest,
         ConnectRequest, Connected, Content, DagGetRequest, DagImportRequest, DagPutRequest, DagStat, DirEntry, Follow,
-        FollowRequest, FollowState, GcReport, GcRequest, GetRequest, Gotten, Head, HeadRequest, Identity, PeerInfo,
-        PublishRequest, Published, Reach, RepoStat, Status, SyncRequest, Synced, TicketMade, TicketRequest,
-        UnfollowRequest, Unfollowed, VerifyReport,
+        FollowRequest, FollowState, GcReport, GcRequest, GetRequest, Gotten, Head, HeadRequest, Identity, IpniAd,
+        IpniAdRequest, IpniAdsRequest, IpniAnnounceRequest, IpniAnnounced, IpniFollowRequest, IpniPublishRequest,
+        IpniPublished, PeerInfo, PublishRequest, Published, Reach, RepoStat, Status, SyncRequest, Synced, TicketMade,
+        TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
     },
     upkeep,
 };
@@ -33,7 +39,7 @@ impl Api for Node {
     }
 
     async fn status(&self) -> Result<Status> {
-        let Inner { context, publisher, follower, config, started, .. } = &*self.inner;
+        let Inner { context, publisher, follower, ipni, config, started, .. } = &*self.inner;
         let (report, follows) = (context.swarm.reachability().await?, follower.follows());
         let count = |state| follows.iter().filter(|follow| follow.state == state).count();
         let stat = context.blocking(|store| Ok(store.stat())).await?;
@@ -50,6 +56,7 @@ impl Api for Node {
             peers,
             topic_peers,
             feeds: publisher.feeds(),
+            ipni_http: ipni.url(),
             follows: follows.len(),
             in_sync: count(FollowState::InSync),
             syncing: count(FollowState::Syncing),
@@ -116,6 +123,7 @@ impl Api for Node {
 
     async fn publish(&self, request: PublishRequest, progress: ProgressSink) -> Result<Published> {
         let Inner { context, publisher, .. } = &*self.inner;
+        refuse_reserved(&request.feed)?;
         let meta = request.meta.map(meta).transpose()?;
         // Held until the entry refers to what was imported.
         let _protection = context.store.protect();
@@ -180,17 +188,11 @@ impl Api for Node {
     }
 
     async fn follow(&self, request: FollowRequest, progress: ProgressSink) -> Result<Follow> {
-        let follower = &self.inner.follower;
         let target = &request.target;
         let key = FollowKey { publisher: target.peer(), feed: target.feed_or(request.feed.clone()) };
+        refuse_reserved(&key.feed)?;
         let policy = Policy { depth: None, keep: request.keep, first_sync_depth: request.depth };
-        follower.follow(key.clone(), target.addrs(), policy).await?;
-        if request.wait {
-            return follower.wait(&key, &progress).await;
-        }
-        follower
-            .status(&key)
-            .ok_or_else(|| NodeError::other(format!("{key} could not be followed; there are too many follows")))
+        self.begin_follow(key, target, policy, request.wait, progress).await
     }
 
     async fn follows(&self) -> Result<Vec<Follow>> {
@@ -222,6 +224,35 @@ impl Api for Node {
         Ok(TicketMade { ticket: ticket.to_string(), peer_id, addrs: ticket.addrs().to_vec(), feed: request.feed })
     }
 
+    async fn ipni_publish(&self, request: IpniPublishRequest, _: ProgressSink) -> Result<IpniPublished> {
+        let IpniPublishRequest { path, context_id, metadata, remove, no_announce } = request;
+        let metadata = HEXLOWER_PERMISSIVE
+            .decode(metadata.as_bytes())
+            .map_err(|error| NodeError::usage(format!("the metadata is no hexadecimal: {error}")))?;
+        let context_id = context_id.map(String::into_bytes);
+        let content = AdContent { context_id, metadata, is_rm: remove };
+        self.inner.ipni.publish(path, content, !no_announce).await
+    }
+
+    async fn ipni_ad(&self, request: IpniAdRequest) -> Result<IpniAd> {
+        self.inner.ipni.ad(request.cid).await
+    }
+
+    async fn ipni_ads(&self, request: IpniAdsRequest) -> Result<Vec<IpniAd>> {
+        self.inner.ipni.ads(request).await
+    }
+
+    async fn ipni_follow(&self, request: IpniFollowRequest, progress: ProgressSink) -> Result<Follow> {
+        let IpniFollowRequest { target, network, depth, keep, wait } = request;
+        let key = self.inner.ipni.key(&target, network.as_deref())?;
+        let policy = Policy { depth: None, keep, first_sync_depth: depth };
+        self.begin_follow(key, &target, policy, wait, progress).await
+    }
+
+    async fn ipni_announce(&self, request: IpniAnnounceRequest) -> Result<IpniAnnounced> {
+        self.inner.ipni.announce_to(&request.to, request.cid).await
+    }
+
     async fn gc(&self, request: GcRequest, progress: ProgressSink) -> Result<GcReport> {
         self.inner.context.blocking(move |store| upkeep::gc(store, &[], request, &progress)).await
     }
@@ -249,6 +280,26 @@ impl Api for Node {
             return Err(NodeError::timeout("ending what was under way", bound));
         }
         Ok(swarm?)
+    }
+}
+
+impl Node {
+    async fn begin_follow(
+        &self,
+        key: FollowKey,
+        target: &Target,
+        policy: Policy,
+        wait: bool,
+        progress: ProgressSink,
+    ) -> Result<Follow> {
+        let follower = &self.inner.follower;
+        follower.follow(key.clone(), target.addrs(), policy).await?;
+        if wait {
+            return follower.wait(&key, &progress).await;
+        }
+        follower
+            .status(&key)
+            .ok_or_else(|| NodeError::other(format!("{key} could not be followed; there are too many follows")))
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod follower;
 pub(crate) mod healer;
+pub(crate) mod ipni;
 pub(crate) mod journal;
 pub(crate) mod outbox;
 pub(crate) mod publisher;

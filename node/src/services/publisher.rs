@@ -7,6 +7,7 @@ use std::{
 
 use cid::Cid;
 use dagmesh_dag::{Blockstore, Entry, FeedName, SignedHead, StoreError};
+use dagmesh_dagsync::follower::FollowKey;
 use ipld_core::ipld::Ipld;
 use libp2p::PeerId;
 use parking_lot::Mutex;
@@ -148,7 +149,8 @@ impl Publisher {
     /// Provides the new head in Kademlia, and the one before it no longer.
     fn provide(&self, head: &SignedHead, before: Option<&SignedHead>) {
         self.seen(head, |_| {});
-        rendezvous::provide(&self.context, head, before.map(rendezvous::head_key));
+        let before = before.map(|before| rendezvous::head_key(before.head()));
+        rendezvous::provide(&self.context, &FollowKey::of(head), head.head(), before);
     }
 
     fn seen(&self, head: &SignedHead, change: impl FnOnce(&mut Seen)) {

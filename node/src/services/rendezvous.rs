@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use cid::Cid;
 use dagmesh_core::limits;
 use dagmesh_dag::{FeedName, HashCode, SignedHead};
 use dagmesh_dagsync::{
@@ -18,9 +19,9 @@ use super::Context;
 const ASKED_AT_ONCE: usize = 8;
 
 /// Provides a feed and its head, and the head before it no longer.
-pub(crate) fn provide(context: &Context, head: &SignedHead, before: Option<Vec<u8>>) {
+pub(crate) fn provide(context: &Context, key: &FollowKey, head: &Cid, before: Option<Vec<u8>>) {
     let new = head_key(head);
-    let keys = [Some(new.clone()), feed_key(&head.publisher(), head.feed())];
+    let keys = [Some(new.clone()), feed_key(&key.publisher, &key.feed)];
     let swarm = context.swarm.clone();
     context.spawn(async move {
         if let Some(old) = before.filter(|old| *old != new) {
@@ -46,8 +47,8 @@ pub(crate) fn withdraw(context: &Context, key: &FollowKey, head: Option<Vec<u8>>
 }
 
 /// The key under which whoever holds a head is found: the multihash of its CID, as for any block.
-pub(crate) fn head_key(head: &SignedHead) -> Vec<u8> {
-    head.head().hash().to_bytes()
+pub(crate) fn head_key(head: &Cid) -> Vec<u8> {
+    head.hash().to_bytes()
 }
 
 /// The key under which whoever holds a feed is found though its head is not known.

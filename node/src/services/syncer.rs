@@ -6,7 +6,7 @@ use cid::Cid;
 use dagmesh_dag::{Entry, SignedHead, selector::Selector, walk::Root};
 use dagmesh_dagsync::{
     Fetch, FetchConfig, FetchError, FetchStats, Flow, Observer,
-    feed_sync::{BlockHook, EntryRef, FeedSync, Journal, Phase, Plan, Provider, Saved},
+    feed_sync::{BlockHook, EntryRef, FeedSync, Journal, Phase, Plan, Provider, Saved, Schema},
     head::HeadQuery,
 };
 use libp2p::{Multiaddr, PeerId};
@@ -85,7 +85,17 @@ pub(crate) async fn sync(
             None => None,
         };
         let (depth, segment) = (request.depth, request.segment);
-        let plan = Plan { head, seq, latest, depth, first_depth: None, keep: None, segment, saved: None };
+        let plan = Plan {
+            schema: Schema::FEED,
+            head,
+            seq,
+            latest,
+            depth,
+            first_depth: None,
+            keep: None,
+            segment,
+            saved: None,
+        };
         let journal = Shown { gauge: Gauge::default(), progress };
         let mut sync = FeedSync::new(context.store.clone(), journal, hook, plan);
         let report = sync.run(&provider).await.map_err(|error| failed(peer, &error))?;

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use cid::Cid;
 use dagmesh_dag::{Block, Codec, Entry, HashCode, links};
+use dagmesh_ipnisync::Advertisement;
 
 use super::{
     Error, Store,
@@ -24,6 +25,12 @@ pub(super) struct Closure<'a> {
     /// Entries from which the whole chain has been walked, content and all.
     whole_chains: HashSet<Cid>,
     on_missing: Option<&'a mut dyn FnMut(Cid)>,
+}
+
+/// One entry of a chain.
+struct Link {
+    previous: Option<Cid>,
+    believed: bool,
 }
 
 impl<'a> Closure<'a> {
@@ -54,8 +61,8 @@ impl<'a> Closure<'a> {
         Ok(())
     }
 
-    /// A chain of entries from its head back, and the content of the newest `keep` (`None`: all). What is no entry
-    /// is walked as a tree. Where `open` is set, the chain may end at an entry that is not held.
+    /// A chain of entries, or of advertisements, from its head back, and the content of the newest `keep` (`None`: all).
+    /// What is neither is walked as a tree. Where `open` is set, the chain may end at an entry that is not held.
     pub(super) fn chain(&mut self, head: Cid, keep: Option<u64>, open: bool) -> Result<(), Error> {
         let mut next = Some(head);
         let mut passed = 0;
@@ -69,12 +76,12 @@ impl<'a> Closure<'a> {
                 }
                 return Ok(());
             };
-            let Ok(entry) = Entry::from_block(&block) else { return self.tree(cid) };
-            self.seen.insert(mix(block_id(cid.hash()), Codec::DagCbor));
-            if keep.is_none_or(|keep| passed < keep) {
+            let Some(Link { previous, believed }) = self.link(&block) else { return self.tree(cid) };
+            self.seen.insert(mix(block_id(cid.hash()), Codec::try_from(cid.codec()).unwrap_or(Codec::Raw)));
+            if believed && keep.is_none_or(|keep| passed < keep) {
                 // The content, and what the entry's meta links to.
                 for link in links::links(&block).unwrap_or_default() {
-                    if Some(link) != entry.previous {
+                    if Some(link) != previous {
                         self.tree(link)?;
                     }
                 }
@@ -82,10 +89,20 @@ impl<'a> Closure<'a> {
             if keep.is_none() {
                 self.whole_chains.insert(cid);
             }
-            next = entry.previous;
+            next = previous;
             passed += 1;
         }
         Ok(())
+    }
+
+    /// Reads an entry or an advertisement. Whether content is to be there matters only to whoever looks for what is
+    /// missing: below an advertisement that proves nothing it was never fetched.
+    fn link(&self, block: &Block) -> Option<Link> {
+        if let Ok(entry) = Entry::from_block(block) {
+            return Some(Link { previous: entry.previous, believed: true });
+        }
+        let ad = Advertisement::from_block(block).ok()?;
+        Some(Link { previous: ad.previous_id, believed: self.on_missing.is_none() || ad.verify().is_ok() })
     }
 
     /// The block, if it is seen for the first time and can have links.

@@ -33,6 +33,8 @@ pub struct FollowRecord {
     pub latest_seq: u64,
     /// The newest head heard of, as signed ([`SignedHead::encode`]). It may be ahead of `latest`.
     pub newest_head: Option<ByteBuf>,
+    /// Of a chain without numbers: its newest entry heard of. It may be ahead of `latest`.
+    pub newest_entry: Option<Cid>,
     /// Where the publisher was last found.
     #[serde(with = "addrs")]
     pub addrs: Vec<Multiaddr>,
@@ -44,6 +46,11 @@ impl FollowRecord {
     /// The newest head heard of, decoded.
     pub fn head(&self) -> Option<SignedHead> {
         SignedHead::decode(self.newest_head.as_ref()?).ok()
+    }
+
+    /// The newest entry heard of, signed for or not.
+    pub fn newest(&self) -> Option<Cid> {
+        self.head().map(|head| *head.head()).or(self.newest_entry)
     }
 }
 
@@ -104,7 +111,7 @@ impl Batch<'_> {
                 return Err(Error::Full { what: "follows", max: limits::MAX_FOLLOWS });
             }
         }
-        self.roots(|| record.latest.into_iter().chain(record.head().map(|head| *head.head())));
+        self.roots(|| record.latest.into_iter().chain(record.newest()));
         Ok(())
     }
 

@@ -87,9 +87,11 @@ impl Store {
         for head in self.own_heads()? {
             closure.chain(*head.head(), None, true)?;
         }
+        for (_, chain) in self.own_chains()? {
+            closure.chain(chain.head, None, true)?;
+        }
         for (_, _, record) in self.follows()? {
-            let heads = [record.head().map(|head| *head.head()), record.latest];
-            for head in heads.into_iter().flatten() {
+            for head in [record.newest(), record.latest].into_iter().flatten() {
                 closure.chain(head, record.policy.keep, true)?;
             }
         }

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 mod batch;
 mod blocks;
+mod chains;
 mod closure;
 mod commit;
 mod engine;
@@ -38,6 +39,7 @@ mod verify;
 
 pub use self::{
     batch::Batch,
+    chains::OwnChain,
     error::{Error, OpenError},
     follows::{FollowPolicy, FollowRecord},
     frontiers::{FrontierKey, FrontierLink, SavedFrontier, StagedFrontier},

@@ -133,6 +133,9 @@ impl Store {
         for head in self.own_heads()? {
             closure.chain(*head.head(), None, false)?;
         }
+        for (_, chain) in self.own_chains()? {
+            closure.chain(chain.head, None, false)?;
+        }
         for (_, _, record) in self.follows()? {
             if let Some(latest) = record.latest {
                 let policy = record.policy;

@@ -128,6 +128,18 @@ pub enum Event {
         #[serde(with = "text::one")]
         content: Cid,
     },
+    /// An entry of a followed chain is not believed; its content was left out, and the chain went on past it.
+    EntryRefused {
+        /// Whose feed.
+        publisher: PeerId,
+        /// Which feed.
+        feed: FeedName,
+        /// The entry.
+        #[serde(with = "text::one")]
+        entry: Cid,
+        /// Why.
+        reason: String,
+    },
     /// A publisher signed two heads with one sequence number. The one known first is kept; told once a number.
     Equivocation {
         /// Who.
@@ -173,6 +185,7 @@ impl Event {
             Self::SyncFinished { .. } => "sync_finished",
             Self::SyncFailed { .. } => "sync_failed",
             Self::LatestMoved { .. } => "latest_moved",
+            Self::EntryRefused { .. } => "entry_refused",
             Self::Equivocation { .. } => "equivocation",
             Self::PeerConnected { .. } => "peer_connected",
             Self::PeerDisconnected { .. } => "peer_disconnected",

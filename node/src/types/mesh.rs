@@ -119,6 +119,9 @@ pub struct Status {
     pub topic_peers: usize,
     /// Feeds that it publishes.
     pub feeds: Vec<FeedStatus>,
+    /// Where its chain of the IPNI network is served over HTTP, as a URL.
+    #[serde(default)]
+    pub ipni_http: Option<String>,
     /// Feeds that it follows.
     pub follows: usize,
     /// Those of them that are in sync.

@@ -52,6 +52,12 @@ pub enum AnnounceError {
         /// What was found, cut to a bounded length.
         text: String,
     },
+    /// Over HTTP: no address, or one that does not end with the publisher's peer id, or with another one than the first.
+    #[error("address {index} of the announcement does not end with /p2p/ and the publisher, the same as in all")]
+    NoPublisher {
+        /// Its place in the list, from 0.
+        index: usize,
+    },
     /// The head that it carries is none.
     #[error("the head in the announcement is refused: {0}")]
     Head(#[from] FeedError),

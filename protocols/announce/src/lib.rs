@@ -2,6 +2,7 @@
 //!
 //! - [`Announcement`]: the message, IPNI's own format with our signed head inside, so that both worlds read it.
 //! - [`Validator`]: what to do with one that arrives: accept, ignore or reject, at once and without I/O.
+//! - [`IngestValidator`]: the same for announcements of the IPNI network, which prove nothing by themselves.
 //! - [`Announcer`]: when to announce our own heads again, and what to do while nobody listens.
 //! - [`Answer`] and [`exchange`]: the direct announcement, one frame each way on a stream of its own.
 //! - [`topic`]: names of the gossip topics; [`reach`]: which addresses the public mesh may see.
@@ -13,6 +14,7 @@ mod announcer;
 mod answer;
 mod error;
 pub mod exchange;
+mod ingest;
 mod message;
 #[cfg(feature = "net")]
 pub mod net;
@@ -24,6 +26,7 @@ pub mod topic;
 pub use announcer::{Announcer, AnnouncerConfig, Effect, Input, OwnFeed, PublishError};
 pub use answer::Answer;
 pub use error::AnnounceError;
+pub use ingest::{IngestValidator, IngestVerdict, Ingested};
 pub use message::Announcement;
 pub use multiaddr::Multiaddr;
 pub use reach::is_globally_reachable;

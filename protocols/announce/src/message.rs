@@ -53,7 +53,17 @@ impl Announcement {
     ///
     /// Addresses over the caps are left out, the last ones first, so that the message can always be encoded.
     pub fn new(head: &SignedHead, addrs: impl IntoIterator<Item = Multiaddr>) -> Self {
-        let mut room = MAX_ANNOUNCEMENT_BYTES.saturating_sub(ENVELOPE_BYTES + head.encode().len());
+        Self::with(*head.head(), head.encode().to_vec(), addrs)
+    }
+
+    /// The announcement of a head without numbers and without a proof, as the IPNI network has it; else as
+    /// [`new`](Self::new).
+    pub fn bare(head: Cid, addrs: impl IntoIterator<Item = Multiaddr>) -> Self {
+        Self::with(head, Vec::new(), addrs)
+    }
+
+    fn with(cid: Cid, extra: Vec<u8>, addrs: impl IntoIterator<Item = Multiaddr>) -> Self {
+        let mut room = MAX_ANNOUNCEMENT_BYTES.saturating_sub(ENVELOPE_BYTES + extra.len());
         let addrs = addrs
             .into_iter()
             .filter(|addr| !addr.is_empty() && addr.len() <= MAX_ADDR_BYTES)
@@ -66,7 +76,7 @@ impl Announcement {
                 None => false,
             })
             .collect();
-        Self { cid: *head.head(), addrs, extra: head.encode().to_vec(), orig_peer: None }
+        Self { cid, addrs, extra, orig_peer: None }
     }
 
     /// The same announcement, to be sent by somebody else than its publisher.

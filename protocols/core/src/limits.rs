@@ -155,6 +155,18 @@ pub const DEFAULT_IPNI_CHUNK_ENTRIES: usize = 16_384;
 pub const MAX_IPNI_CHUNK_ENTRIES: usize = 65_536;
 /// Most elements of one HAMT node: those in use have 256 at the most; also the most keys in one bucket.
 pub const MAX_IPNI_HAMT_FANOUT: usize = 1024;
+/// Entries of advertisements fetched at once while their chain comes, so that the chain keeps a connection of its own.
+pub const MAX_IPNI_AHEAD_REQUESTS: usize = 16;
+/// Blocks of entries fetched, or to be fetched, before the sync asks for them.
+pub const MAX_IPNI_AHEAD_BLOCKS: usize = 16_384;
+/// Bytes of entries that wait in memory until the sync asks for them. Beyond it, they are fetched when they are asked for.
+pub const MAX_IPNI_AHEAD_BYTES: u64 = 16 << 20;
+/// Multihashes in one list or CAR that becomes an advertisement: 40 bytes each, over several hundred chunks.
+pub const MAX_IPNI_MULTIHASHES: usize = 10_000_000;
+/// Advertisements that one call lists at the most.
+pub const MAX_IPNI_LISTED_ADS: usize = 10_000;
+/// Announcements of the network that are looked into at once: each asks a publisher for its head.
+pub const MAX_IPNI_LOOKS: usize = 16;
 /// Longest announcement as JSON: [`MAX_ANNOUNCEMENT_BYTES`] in base64, with quotes and names.
 pub const MAX_IPNI_ANNOUNCEMENT_JSON_BYTES: usize = 24 * 1024;
 
@@ -241,6 +253,11 @@ pub const MAX_SEGMENT_BLOCKS: u64 = 262_144;
 pub const MAX_SEGMENT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// Blocks already held that a peer may send again within one request, beyond a quarter of those it was asked for.
 pub const MAX_REPEATED_BLOCKS: u64 = 65_536;
+/// Entries of a chain that are refused and told with the reason, in one sync; the others are only passed over.
+pub const MAX_REFUSED_ENTRIES: usize = 64;
+/// Blocks asked for at once of a peer that serves single blocks. At 50 ms a round trip and 16 KiB a block, 10 MB/s; at
+/// most this many, twice over, wait in memory for their turn.
+pub const MAX_PIECEWISE_REQUESTS: usize = 32;
 /// Requests served at once, in all.
 pub const MAX_SERVES: usize = 256;
 /// Requests served at once for one peer; the next one is refused as busy.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cid::Cid;
 use dagmesh_core::limits;
 
-use crate::hash::{CidError, Codec, HashCode, check_cid};
+use crate::hash::{CidError, Codec, Digests, HashCode, check_cid_with};
 
 /// A block whose bytes are proven to belong to its CID. There is no other way to hold one.
 ///
@@ -57,11 +57,18 @@ impl Block {
 
     /// Takes `data` as the block of `cid`, after hashing it.
     pub fn verify(cid: Cid, data: impl Into<Bytes>) -> Result<Self, BlockError> {
+        Self::verify_with(cid, data, Digests::Whole)
+    }
+
+    /// As [`verify`](Self::verify), where `digests` says how much of a digest has to be there.
+    pub fn verify_with(cid: Cid, data: impl Into<Bytes>, digests: Digests) -> Result<Self, BlockError> {
         let data = data.into();
         check_len(data.len())?;
-        let (_, hash) = check_cid(&cid).map_err(|reason| BlockError::Cid { cid: Box::new(cid), reason })?;
+        let checked = check_cid_with(&cid, digests);
+        let (_, hash) = checked.map_err(|reason| BlockError::Cid { cid: Box::new(cid), reason })?;
         match hash.digest(&data) {
-            Some(digest) if digest == *cid.hash() => Ok(Self { cid, data }),
+            // The length was checked: what is left of the digest is enough.
+            Some(digest) if digest.digest().starts_with(cid.hash().digest()) => Ok(Self { cid, data }),
             _ => Err(BlockError::Mismatch { cid: Box::new(cid), len: data.len() }),
         }
     }
@@ -111,6 +118,21 @@ mod tests {
             let block = Block::new(Codec::Raw, hash, &b"content"[..]).expect("a block");
             assert_eq!(Block::verify(*block.cid(), block.data().clone()), Ok(block.clone()));
             assert!(matches!(Block::verify(*block.cid(), &b"other"[..]), Err(BlockError::Mismatch { .. })));
+        }
+    }
+
+    #[test]
+    fn a_digest_cut_to_16_bytes_proves_a_block_only_where_that_is_asked_for() {
+        let whole = HashCode::Sha2_256.digest(b"{}").expect("hashes");
+        let cut = |len: usize| {
+            Cid::new_v1(0x0129, cid::multihash::Multihash::wrap(0x12, &whole.digest()[..len]).expect("fits"))
+        };
+        let block = Block::verify_with(cut(16), &b"{}"[..], Digests::OrCut).expect("proven");
+        assert_eq!((block.cid(), block.data().as_ref()), (&cut(16), &b"{}"[..]));
+        for (cid, data, digests) in
+            [(cut(16), &b"{}"[..], Digests::Whole), (cut(16), b"[]", Digests::OrCut), (cut(15), b"{}", Digests::OrCut)]
+        {
+            assert!(Block::verify_with(cid, data, digests).is_err(), "{cid} {digests:?}");
         }
     }
 

@@ -115,8 +115,29 @@ pub enum CidError {
     },
 }
 
+/// How much of a digest has to be there to prove a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Digests {
+    /// All of it.
+    #[default]
+    Whole,
+    /// All of it; or 16 bytes of a SHA2-256, for DAG-JSON, DAG-CBOR and raw bytes: the IPNI network names its blocks so.
+    ///
+    /// Whoever makes both blocks finds two with the same 16 bytes, so such a name must only stand for what its publisher
+    /// has made itself.
+    OrCut,
+}
+
+/// What the IPNI network leaves of a SHA2-256, in bytes.
+const CUT_DIGEST_BYTES: usize = 16;
+
 /// Refuses a CID whose codec or hash is not on the allow-list, or whose digest has not the length of its hash.
 pub fn check_cid(cid: &Cid) -> Result<(Codec, HashCode), CidError> {
+    check_cid_with(cid, Digests::Whole)
+}
+
+/// As [`check_cid`], where `digests` says how much of a digest has to be there.
+pub fn check_cid_with(cid: &Cid, digests: Digests) -> Result<(Codec, HashCode), CidError> {
     let codec = Codec::try_from(cid.codec())?;
     let hash = HashCode::try_from(cid.hash().code())?;
     let len = cid.hash().digest().len();
@@ -126,16 +147,18 @@ pub fn check_cid(cid: &Cid) -> Result<(Codec, HashCode), CidError> {
         }
         HashCode::Identity => len,
         HashCode::Sha2_512 => 64,
+        HashCode::Sha2_256 if len == CUT_DIGEST_BYTES && digests == Digests::OrCut && codec != Codec::DagPb => len,
         HashCode::Sha2_256 | HashCode::Blake3 | HashCode::Blake2b256 => 32,
     };
     if len == expected { Ok((codec, hash)) } else { Err(CidError::Digest { len, expected }) }
 }
 
-/// Reads a CID that a person typed, in any multibase, and checks it with [`check_cid`].
+/// Reads a CID that a person typed, in any multibase, and checks it. Digests may be cut: they name what is held, and
+/// whoever fetches decides again.
 pub fn parse_cid(text: &str) -> Result<Cid, CidError> {
     let cid = Cid::try_from(text.strip_prefix("/ipfs/").unwrap_or(text))
         .map_err(|error| CidError::Parse { text: text.chars().take(80).collect(), reason: error.to_string() })?;
-    check_cid(&cid)?;
+    check_cid_with(&cid, Digests::OrCut)?;
     Ok(cid)
 }
 
@@ -154,6 +177,21 @@ mod tests {
         assert_eq!(check_cid(&cid(0x55, 0x11, &[1; 20])), Err(CidError::Hash(0x11)), "sha1");
         assert_eq!(check_cid(&cid(0x55, 0xd5, &[1; 16])), Err(CidError::Hash(0xd5)), "md5");
         assert_eq!(check_cid(&cid(0x55, 0x12, &[1; 16])), Err(CidError::Digest { len: 16, expected: 32 }));
+    }
+
+    #[test]
+    fn a_sha2_256_may_be_cut_to_16_bytes_where_that_is_asked_for_and_nothing_else_may() {
+        for codec in [0x55, 0x71, 0x0129] {
+            assert!(check_cid_with(&cid(codec, 0x12, &[1; 16]), Digests::OrCut).is_ok());
+            for len in [0, 15, 17, 31] {
+                let refused = Err(CidError::Digest { len, expected: 32 });
+                assert_eq!(check_cid_with(&cid(codec, 0x12, &[1; 64][..len]), Digests::OrCut), refused);
+            }
+            for hash in [0x1e, 0xb220] {
+                assert!(check_cid_with(&cid(codec, hash, &[1; 16]), Digests::OrCut).is_err());
+            }
+        }
+        assert!(check_cid_with(&cid(0x70, 0x12, &[1; 16]), Digests::OrCut).is_err());
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub mod walk;
 
 pub use block::{Block, BlockError};
 pub use feed::{Entry, FeedError, FeedName, HeadOrder, SignedHead};
-pub use hash::{CidError, Codec, HashCode, check_cid};
+pub use hash::{CidError, Codec, Digests, HashCode, check_cid, check_cid_with};
 pub use links::{LinksError, Place};
 pub use memory::MemoryBlockstore;
 pub use selector::{Selector, SelectorError};

@@ -4,13 +4,14 @@
 //! [`FeedSync`] shares the work among its providers, and goes on after a restart from what its [`Journal`] saved.
 
 use std::{
+    collections::HashSet,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use cid::Cid;
 use dagmesh_core::limits;
-use dagmesh_dag::{Block, Blockstore, Entry, StoreError, selector::Selector, walk::Root};
+use dagmesh_dag::{Block, Blockstore, Digests, Entry, StoreError, selector::Selector, walk::Root};
 
 use crate::{
     client::{Checkpoint, Fetch, FetchConfig, FetchError, FetchStats, Flow, Observer},
@@ -26,6 +27,50 @@ pub struct EntryRef {
     pub cid: Cid,
     /// What it carries.
     pub content: Cid,
+}
+
+/// How the entries of a chain are read.
+#[derive(Debug, Clone, Copy)]
+pub struct Schema {
+    /// The field that links an entry to the one before it.
+    pub field: &'static str,
+    /// Reads an entry, or says what is wrong with it. Called for each entry of a chain before any content is fetched, and
+    /// again for those whose content is.
+    pub read: fn(&Block) -> Result<Link, String>,
+    /// Whether what an entry says is to be believed; otherwise why not. The chain goes on past one that is refused, without
+    /// its content; [`Report::refused`] names it.
+    pub accept: fn(&Block) -> Result<(), String>,
+    /// Whether contents have much in common with the ones before them: then both ends compare the two, and contents are
+    /// asked for by naming the chain.
+    pub grows: bool,
+    /// How much of a digest proves a block of it.
+    pub digests: Digests,
+}
+
+/// One entry, as its block says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Its sequence number, where its publisher gives one. Otherwise entries are counted from the stop link on, or from the
+    /// oldest one fetched, which has the number 1.
+    pub seq: Option<u64>,
+    /// The entry before it.
+    pub previous: Option<Cid>,
+    /// What it carries.
+    pub content: Cid,
+}
+
+impl Schema {
+    /// Our own feeds.
+    pub const FEED: Self = Self {
+        field: Entry::CHAIN_FIELD,
+        read: |block| {
+            let Entry { seq, previous, content, .. } = Entry::from_block(block).map_err(|error| error.to_string())?;
+            Ok(Link { seq: Some(seq), previous, content })
+        },
+        accept: |_| Ok(()),
+        grows: true,
+        digests: Digests::Whole,
+    };
 }
 
 /// Where a sync stands: what a killed node goes on from.
@@ -104,6 +149,8 @@ pub trait Provider: Send + Sync {
 /// What to sync.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// How its entries are read.
+    pub schema: Schema,
     /// The head to start from.
     pub head: Cid,
     /// The sequence number that its publisher signed for it, where that is known.
@@ -131,6 +178,8 @@ pub struct Report {
     pub entries: u64,
     /// What each provider moved, in the order in which they were given.
     pub shares: Vec<FetchStats>,
+    /// Entries that were refused, and why, the newest first; at most [`limits::MAX_REFUSED_ENTRIES`] of them.
+    pub refused: Vec<(Cid, String)>,
 }
 
 /// Why a sync did not come to its end.
@@ -156,8 +205,19 @@ pub struct FeedSync<J> {
     shared: Arc<Shared<J>>,
     hook: Option<Arc<dyn BlockHook>>,
     plan: Plan,
-    /// The entries to sync, newest first, once the chain is whole.
-    entries: Option<Vec<Cid>>,
+    /// The chain, once it is whole.
+    listed: Option<Listed>,
+}
+
+/// A chain, as far as it is to be synced.
+#[derive(Clone, Default)]
+struct Listed {
+    /// The entries, newest first, each with its number.
+    entries: Vec<(u64, Cid)>,
+    /// The numbers of those that are refused.
+    refused: HashSet<u64>,
+    /// The first of them, with the reasons.
+    reasons: Vec<(Cid, String)>,
 }
 
 /// Who takes part in a run, and who hears of those that fail.
@@ -180,7 +240,7 @@ impl<J: Journal> FeedSync<J> {
     pub fn new(store: Arc<dyn Blockstore>, journal: J, hook: Option<Arc<dyn BlockHook>>, mut plan: Plan) -> Self {
         let saved = Mutex::new(plan.saved.take());
         let shared = Shared { journal, saved, latest: Mutex::new(plan.latest), moved: Mutex::default() };
-        Self { store, shared: Arc::new(shared), hook, plan, entries: None }
+        Self { store, shared: Arc::new(shared), hook, plan, listed: None }
     }
 
     /// Goes on with `provider` until all is synced, or the provider can do no more; then call it with another one.
@@ -202,22 +262,23 @@ impl<J: Journal> FeedSync<J> {
         on_failure: &mut (dyn FnMut(usize, &FetchError) + Send),
     ) -> Result<Report, Failed> {
         let mut hands = Hands { providers, crew: Crew::new(providers.len()), on_failure };
-        if self.entries.is_none() {
+        if self.listed.is_none() {
             self.chain(&mut hands).await?;
-            self.entries = Some(self.list().await?);
+            self.listed = Some(self.list().await?);
         }
-        let entries = self.entries.clone().unwrap_or_default();
-        self.contents(&mut hands, &entries).await?;
+        let Listed { entries, refused, reasons } = self.listed.clone().unwrap_or_default();
+        self.contents(&mut hands, &entries, Arc::new(refused)).await?;
         let shared = Arc::clone(&self.shared);
         blocking::unblock(move || shared.set(None)).await.map_err(FetchError::from)?;
-        Ok(Report { stats: self.shared.moved(), entries: entries.len() as u64, shares: hands.crew.shares() })
+        let (stats, shares) = (self.shared.moved(), hands.crew.shares());
+        Ok(Report { stats, entries: entries.len() as u64, shares, refused: reasons })
     }
 
     /// Phase one: the entries from the head down to the stop link.
     async fn chain<P: Provider>(&mut self, hands: &mut Hands<'_, P>) -> Result<(), Failed> {
         let saved = self.shared.saved().filter(|saved| saved.phase == Phase::Chain && saved.head == self.plan.head);
         let roots = saved.map(|saved| saved.frontier).unwrap_or_else(|| {
-            let selector = Selector::chain(Entry::CHAIN_FIELD, self.limit(), None);
+            let selector = Selector::chain(self.plan.schema.field, self.limit(), None);
             vec![(0, Root { cid: self.plan.head, selector, held: None })]
         });
         // A content phase that was cut short by this newer head keeps what it saved until its turn comes again.
@@ -231,7 +292,8 @@ impl<J: Journal> FeedSync<J> {
             shared.set(Some(Saved { head, phase: Phase::Chain, frontier: checkpoint.frontier.to_vec() }))
         };
         let stop = self.plan.latest.iter().map(|(cid, _)| *cid).collect();
-        let config = FetchConfig { stop, segment: self.plan.segment, ..FetchConfig::default() };
+        let Plan { segment, schema: Schema { digests, .. }, .. } = self.plan;
+        let config = FetchConfig { stop, segment, digests, ..FetchConfig::default() };
         self.fetch(hands, config, roots, Box::new(on_checkpoint)).await
     }
 
@@ -247,26 +309,35 @@ impl<J: Journal> FeedSync<J> {
     }
 
     /// Reads the fetched chain from the store, newest first, and checks that it is one.
-    async fn list(&self) -> Result<Vec<Cid>, FetchError> {
+    async fn list(&self) -> Result<Listed, FetchError> {
         let (store, plan, limit) = (Arc::clone(&self.store), self.plan.clone(), self.limit());
         blocking::unblock(move || list(store.as_ref(), &plan, limit)).await
     }
 
     /// Phase two: what the entries carry, oldest first, many entries a request.
-    async fn contents<P: Provider>(&mut self, hands: &mut Hands<'_, P>, entries: &[Cid]) -> Result<(), Failed> {
+    async fn contents<P: Provider>(
+        &mut self,
+        hands: &mut Hands<'_, P>,
+        entries: &[(u64, Cid)],
+        refused: Arc<HashSet<u64>>,
+    ) -> Result<(), Failed> {
+        let Plan { head, segment, schema, .. } = self.plan;
         let total = entries.len() as u64;
         let without_content = total - self.plan.keep.unwrap_or(total).min(total);
         let mut oldest_first = entries.iter().rev().copied().enumerate();
         loop {
-            let batch: Vec<(usize, Cid)> = oldest_first.by_ref().take(limits::MAX_REQUEST_ENTRIES).collect();
+            let batch: Vec<(usize, (u64, Cid))> = oldest_first.by_ref().take(limits::MAX_REQUEST_ENTRIES).collect();
             if batch.is_empty() {
                 return Ok(());
             }
             let (store, shared) = (Arc::clone(&self.store), Arc::clone(&self.shared));
-            let prepared = blocking::unblock(move || prepare(store.as_ref(), &shared, batch, without_content)).await?;
+            let (plan, refused) = (self.plan.clone(), Arc::clone(&refused));
+            let prepared =
+                blocking::unblock(move || prepare(store.as_ref(), &shared, &plan, batch, without_content, &refused));
+            let prepared = prepared.await?;
             let Some(ContentBatch { mut entries, roots }) = prepared else { continue };
-            let (shared, head) = (Arc::clone(&self.shared), self.plan.head);
-            let chain = entries.clone().into();
+            let shared = Arc::clone(&self.shared);
+            let chain = if schema.grows { entries.clone().into() } else { Arc::default() };
             let phase = Phase::Content { upto: entries.last().map_or(0, |entry| entry.seq) };
             let on_checkpoint = move |checkpoint: Checkpoint<'_>| {
                 shared.progress(phase, &checkpoint);
@@ -275,7 +346,7 @@ impl<J: Journal> FeedSync<J> {
                 let saved = Saved { head, phase, frontier: checkpoint.frontier.to_vec() };
                 if whole.is_empty() { shared.set(Some(saved)) } else { shared.move_latest(&whole, Some(saved)) }
             };
-            let config = FetchConfig { chain, segment: self.plan.segment, ..FetchConfig::default() };
+            let config = FetchConfig { chain, segment, digests: schema.digests, ..FetchConfig::default() };
             self.fetch(hands, config, roots, Box::new(on_checkpoint)).await?;
         }
     }
@@ -305,28 +376,32 @@ struct ContentBatch {
 fn prepare<J: Journal>(
     store: &dyn Blockstore,
     shared: &Shared<J>,
-    batch: Vec<(usize, Cid)>,
+    plan: &Plan,
+    batch: Vec<(usize, (u64, Cid))>,
     without_content: u64,
+    refused: &HashSet<u64>,
 ) -> Result<Option<ContentBatch>, FetchError> {
     let latest = shared.latest();
     let mut held = match latest {
-        Some((cid, _)) => held_content(store, &cid)?,
-        None => None,
+        Some((cid, _)) if plan.schema.grows => held_content(store, plan.schema, &cid)?,
+        _ => None,
     };
     let (mut bare, mut entries, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, cid) in batch {
-        let entry = entry(store, &cid)?;
-        let found = EntryRef { seq: entry.seq, cid, content: entry.content };
-        if latest.is_some_and(|(_, seq)| entry.seq <= seq) {
+    for (index, (seq, cid)) in batch {
+        let (Link { content, .. }, _) = link(store, plan.schema, &cid)?;
+        let found = EntryRef { seq, cid, content };
+        if latest.is_some_and(|(_, latest)| seq <= latest) {
             continue;
         }
         if (index as u64) < without_content {
             bare.push(found);
             continue;
         }
-        fresh.push((entry.seq as usize, Root { cid: entry.content, selector: Selector::all(), held }));
         entries.push(found);
-        held = Some(entry.content);
+        if !refused.contains(&seq) {
+            fresh.push((seq as usize, Root { cid: content, selector: Selector::all(), held }));
+            held = plan.schema.grows.then_some(content);
+        }
     }
     if !bare.is_empty() {
         shared.move_latest(&bare, shared.saved())?;
@@ -336,7 +411,7 @@ fn prepare<J: Journal>(
     }
     // What an earlier run left over stands for the entries that it covered.
     let roots = match shared.saved() {
-        Some(Saved { phase: Phase::Content { upto }, frontier, .. }) => {
+        Some(Saved { phase: Phase::Content { upto }, frontier, head }) if plan.seq.is_some() || head == plan.head => {
             let first = entries.first().map_or(0, |entry| entry.seq as usize);
             let mut roots: Vec<_> = frontier.into_iter().filter(|(seq, _)| *seq >= first).collect();
             roots.extend(fresh.into_iter().filter(|(seq, _)| *seq as u64 > upto));
@@ -348,22 +423,23 @@ fn prepare<J: Journal>(
 }
 
 /// The content of the latest entry, if it is there: what the client may say it holds.
-fn held_content(store: &dyn Blockstore, latest: &Cid) -> Result<Option<Cid>, FetchError> {
+fn held_content(store: &dyn Blockstore, schema: Schema, latest: &Cid) -> Result<Option<Cid>, FetchError> {
     let Some(block) = store.block(latest)? else { return Ok(None) };
-    let content = Entry::from_block(&block).ok().map(|entry| entry.content);
+    let content = (schema.read)(&block).ok().map(|link| link.content);
     Ok(match content {
         Some(content) if store.has(&content)? => Some(content),
         _ => None,
     })
 }
 
-fn entry(store: &dyn Blockstore, cid: &Cid) -> Result<Entry, FetchError> {
+fn link(store: &dyn Blockstore, schema: Schema, cid: &Cid) -> Result<(Link, Block), FetchError> {
     let block = store.block(cid)?.ok_or_else(|| FetchError::Missing { count: 1, first: Box::new(*cid) })?;
-    Entry::from_block(&block).map_err(|error| FetchError::BadFeed(error.to_string()))
+    Ok(((schema.read)(&block).map_err(FetchError::BadFeed)?, block))
 }
 
-fn list(store: &dyn Blockstore, plan: &Plan, limit: Option<u64>) -> Result<Vec<Cid>, FetchError> {
-    let mut entries = Vec::new();
+fn list(store: &dyn Blockstore, plan: &Plan, limit: Option<u64>) -> Result<Listed, FetchError> {
+    let Listed { mut entries, mut refused, mut reasons } = Listed::default();
+    let mut doubtful = Vec::new();
     let mut next = Some(plan.head);
     let mut expected = plan.seq;
     let stop = plan.latest.map(|(cid, _)| cid);
@@ -371,22 +447,35 @@ fn list(store: &dyn Blockstore, plan: &Plan, limit: Option<u64>) -> Result<Vec<C
         if limit.is_some_and(|limit| entries.len() as u64 >= limit) {
             break;
         }
-        let entry = entry(store, &cid)?;
-        if expected.is_some_and(|seq| seq != entry.seq) {
-            let expected = expected.unwrap_or_default();
-            return Err(FetchError::BadFeed(format!("entry {cid} has number {}, not {expected}", entry.seq)));
+        let (Link { seq, previous, .. }, block) = link(store, plan.schema, &cid)?;
+        if let (Some(seq), Some(expected)) = (seq, expected)
+            && seq != expected
+        {
+            return Err(FetchError::BadFeed(format!("entry {cid} has number {seq}, not {expected}")));
         }
-        entries.push(cid);
-        expected = Some(entry.seq - 1);
-        next = entry.previous;
+        if let Err(reason) = (plan.schema.accept)(&block) {
+            doubtful.push(entries.len());
+            if reasons.len() < limits::MAX_REFUSED_ENTRIES {
+                reasons.push((cid, reason));
+            }
+        }
+        entries.push((seq.unwrap_or_default(), cid));
+        expected = seq.map(|seq| seq - 1);
+        next = previous;
     }
+    let before = plan.latest.map_or(0, |(_, seq)| seq);
+    for (at, (seq, _)) in entries.iter_mut().rev().enumerate().filter(|(_, (seq, _))| *seq == 0) {
+        *seq = before + at as u64 + 1;
+    }
+    refused.extend(doubtful.into_iter().filter_map(|at| entries.get(at).map(|(seq, _)| *seq)));
+    let listed = Listed { entries, refused, reasons };
     match plan.latest {
-        Some(_) if plan.depth.is_some_and(|depth| entries.len() as u64 >= depth) => Ok(entries),
+        Some(_) if plan.depth.is_some_and(|depth| listed.entries.len() as u64 >= depth) => Ok(listed),
         // Either the chain ended, or it went past the number of the stop link: it is another history.
         Some((stop, seq)) if next != Some(stop) => Err(FetchError::BadFeed(format!(
             "its chain does not lead back to entry {stop} (number {seq}), which it had before"
         ))),
-        _ => Ok(entries),
+        _ => Ok(listed),
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`feed_sync`]: a feed's sync in two phases, resumable.
 //! - [`follower`]: the machine that decides what is synced when, and from whom.
 //! - [`head`]: asking a peer for its signed heads.
+//! - [`piecewise`]: drives a [`Fetch`] with a peer that serves single blocks.
 //! - `net` (feature): the two stream protocols on a libp2p Swarm.
 
 pub mod client;
@@ -19,6 +20,7 @@ pub mod head;
 pub mod message;
 #[cfg(feature = "net")]
 pub mod net;
+pub mod piecewise;
 mod pool;
 pub mod rate;
 pub mod server;

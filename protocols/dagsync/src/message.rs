@@ -17,7 +17,7 @@ use dagmesh_core::{
     frame, limits,
 };
 use dagmesh_dag::{
-    CidError, check_cid,
+    CidError, Digests, check_cid, check_cid_with,
     selector::{Selector, SelectorError},
     walk::Root,
 };
@@ -145,7 +145,8 @@ impl Request {
         Ok(cbor::to_vec(&wire)?)
     }
 
-    /// Decodes it; every list is bounded, every selector's cost and every CID checked.
+    /// Decodes it; every list is bounded, every selector's cost and every CID checked. Digests may be cut: who asks for
+    /// such a block decides whether that proves it.
     pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
         let wire: RequestWire = cbor::from_slice(bytes)?;
         if wire.v != VERSION {
@@ -155,8 +156,8 @@ impl Request {
         let selectors = selectors?;
         let mut roots = Vec::with_capacity(wire.roots.len());
         for (index, (cid, selector, held)) in wire.roots.into_inner().into_iter().enumerate() {
-            check_cid(&cid)?;
-            held.as_ref().map(check_cid).transpose()?;
+            check_cid_with(&cid, Digests::OrCut)?;
+            held.as_ref().map(|held| check_cid_with(held, Digests::OrCut)).transpose()?;
             let found = usize::try_from(selector).ok().and_then(|at| selectors.get(at)).cloned();
             let selectors = selectors.len();
             let selector = found.ok_or(MessageError::NoSelector { root: index, selector, selectors })?;

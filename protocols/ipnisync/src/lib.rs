@@ -5,7 +5,6 @@
 //!   [`Signers`] says who signed.
 //! - [`SignedHead`]: a publisher's word on where its chain stands.
 //! - [`EntryChunk`], [`Chunks`], [`HamtNode`]: the multihashes that an advertisement is about.
-//! - [`verify_block`]: takes the cut digests that old publishers use.
 //!
 //! Everything is DAG-JSON or DAG-CBOR, named by the codec of its CID. What is written is canonical, byte for byte what
 //! go-libipni writes. What is read may be DAG-JSON in any order, with white space, with padded base64; nothing else is
@@ -13,7 +12,6 @@
 //!
 //! Source: go-libipni 0.7 (`ingest/schema`, `dagsync/ipnisync/head`), <https://github.com/ipni/specs/blob/main/IPNI.md>.
 
-mod block;
 mod entries;
 mod envelope;
 mod error;
@@ -24,7 +22,6 @@ mod schema;
 mod sign;
 mod wire;
 
-pub use block::verify_block;
 pub use entries::{Chunks, Entries, EntryChunk, HamtNode};
 pub use error::IpniError;
 pub use head::SignedHead;

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cid::{Cid, multihash::Multihash};
-use dagmesh_dag::{Block, Codec, HashCode};
+use dagmesh_dag::{Block, Codec, Digests, HashCode};
 use dagmesh_ipnisync::{
-    Advertisement, Chunks, Entries, EntryChunk, ExtendedProvider, HamtNode, IpniError, NO_ENTRIES, Provider,
-    SignedHead, verify_block,
+    Advertisement, Chunks, Entries, EntryChunk, ExtendedProvider, HamtNode, IpniError, NO_ENTRIES, Provider, SignedHead,
 };
 use data_encoding::HEXLOWER;
 use libp2p_identity::{Keypair, PeerId};
@@ -34,7 +33,7 @@ impl Vector {
 
     /// The block under the CID that the original gave it.
     fn block(&self) -> Block {
-        verify_block(Cid::try_from(&self.cid[..]).expect("a CID"), self.bytes()).expect("proven")
+        Block::verify_with(Cid::try_from(&self.cid[..]).expect("a CID"), self.bytes(), Digests::OrCut).expect("proven")
     }
 
     fn signer(&self) -> PeerId {

@@ -1,7 +1,9 @@
 //! The tables: what is written comes back, together or not at all.
 
+use cid::Cid;
 use dagmesh_core::limits;
-use dagmesh_dag::{Entry, FeedName, SignedHead};
+use dagmesh_dag::{Codec, Entry, FeedName, SignedHead};
+use dagmesh_ipnisync::{Advertisement, NO_ENTRIES};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
 use super::*;
@@ -74,6 +76,7 @@ fn a_follow_comes_back_as_it_was_written() {
         latest: Some(*raw("latest").cid()),
         latest_seq: 7,
         newest_head: Some(vec![1, 2, 3].into()),
+        newest_entry: None,
         addrs: vec![addr(4101), addr(4102)],
         created_ms: 1_700_000_000_000,
     };
@@ -260,4 +263,48 @@ pub(super) fn entry(key: &Keypair, last: Option<&SignedHead>, content: &Cid) -> 
     let block = Entry { previous, seq, time: seq, content: *content, meta: None }.to_block().expect("a block");
     let head = SignedHead::sign(key, &FeedName::default(), *block.cid(), seq, seq).expect("signs");
     (block, head)
+}
+
+#[test]
+fn advertisements_are_appended_to_the_chain_of_their_network_and_to_no_other_end() {
+    let store = TempStore::new();
+    let key = Keypair::generate_ed25519();
+    let ad = |previous: Option<Cid>, context: u8| {
+        let mut ad = Advertisement {
+            previous_id: previous,
+            provider: key.public().to_peer_id().to_string(),
+            addresses: Vec::new(),
+            signature: Vec::new(),
+            entries: NO_ENTRIES,
+            context_id: vec![context],
+            metadata: Vec::new(),
+            is_rm: false,
+            extended_provider: None,
+        };
+        ad.sign(&key).expect("signs");
+        ad.to_block(Codec::DagJson).expect("a block")
+    };
+    assert_eq!(store.own_chain("mainnet").expect("reads"), None);
+    let first = ad(None, 1);
+    let chain = store.publish_ad("mainnet", &first).expect("publishes");
+    assert_eq!(chain, OwnChain { head: *first.cid(), ads: 1 });
+    // Of two at once, and of one that was made beside another end, only one counts.
+    for wrong in [ad(None, 2), ad(Some(*ad(None, 3).cid()), 4), raw("no advertisement")] {
+        assert!(matches!(store.publish_ad("mainnet", &wrong), Err(Error::Publish { .. })));
+    }
+    let second = ad(Some(*first.cid()), 5);
+    store.publish_ad("mainnet", &second).expect("publishes");
+    store.publish_ad("other", &ad(None, 6)).expect("publishes");
+    let store = store.reopen();
+    let chain = OwnChain { head: *second.cid(), ads: 2 };
+    assert_eq!(store.own_chain("mainnet").expect("reads"), Some(chain));
+    let chains = store.own_chains().expect("reads");
+    assert_eq!(
+        chains.iter().map(|(network, chain)| (&network[..], chain.ads)).collect::<Vec<_>>(),
+        [("mainnet", 2), ("other", 1)]
+    );
+    // All of it stays, and nothing is missing but what stands for no entries.
+    store.gc(&[], false).expect("collects");
+    assert!(store.has(first.cid()).expect("reads") && store.has(second.cid()).expect("reads"));
+    assert_eq!(store.verify(|_| {}).expect("checks").missing_cids, [NO_ENTRIES]);
 }

@@ -253,6 +253,11 @@ impl Walk {
         entries
     }
 
+    /// The links that wait, next first; one that was visited meanwhile may be among them.
+    pub fn waiting_links(&self) -> impl Iterator<Item = &Cid> {
+        self.stack.iter().rev().map(|waiting| &waiting.cid)
+    }
+
     /// The roots from which the links that wait were reached, next first.
     pub fn waiting_roots(&self) -> impl Iterator<Item = usize> {
         self.stack.iter().rev().map(|waiting| waiting.root)

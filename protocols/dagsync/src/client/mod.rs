@@ -5,13 +5,16 @@
 
 mod types;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
 use dagmesh_core::limits;
 use dagmesh_dag::{
-    Block, BlockError, Blockstore, Codec, Selector, StoreError, check_cid,
+    Block, BlockError, Blockstore, Codec, Selector, StoreError, check_cid_with,
     walk::{FrontierEntry, Root, Visit, Walk, WalkConfig, WalkError},
 };
 
@@ -147,7 +150,8 @@ impl<O: Observer> Fetch<O> {
         let roots: Vec<Root> = fit.cloned().collect();
         // Nobody may serve what no bytes can prove: the whole request would be refused, whomever it is made to.
         for root in &roots {
-            check_cid(&root.cid).map_err(|reason| WalkError::Cid { cid: Box::new(root.cid), reason })?;
+            check_cid_with(&root.cid, self.config.digests)
+                .map_err(|reason| WalkError::Cid { cid: Box::new(root.cid), reason })?;
         }
         self.budget = self.config.segment.unwrap_or(limits::MAX_SEGMENT_BLOCKS).clamp(1, limits::MAX_SEGMENT_BLOCKS);
         (self.received, self.answered) = (0, false);
@@ -199,6 +203,23 @@ impl<O: Observer> Fetch<O> {
         // After a cut the provider does not know where to stop.
         self.enough |= self.cut && self.current.is_none() && self.walk.waiting() == 0;
         Ok(if self.enough { Step::Enough } else { Step::More })
+    }
+
+    /// Walks what is held; then the links among the next `count` that are neither held nor in `asked`, next first.
+    /// Empty at the end of the walk alone: the first one stands there even where it is in `asked`.
+    ///
+    /// Reads the store: call it on a thread that may block.
+    pub(crate) fn wanted(&mut self, count: usize, asked: &HashSet<Cid>) -> Result<Vec<Cid>, FetchError> {
+        if !self.advance(None)? {
+            return Ok(Vec::new());
+        }
+        let mut wanted: Vec<Cid> = self.current.iter().map(|visit| visit.cid).collect();
+        for cid in self.walk.waiting_links().take(count.saturating_sub(1)) {
+            if !asked.contains(cid) && !wanted.contains(cid) && !self.holds(cid)? {
+                wanted.push(*cid);
+            }
+        }
+        Ok(wanted)
     }
 
     /// Whether something waits to be stored or made durable.
@@ -280,7 +301,7 @@ impl<O: Observer> Fetch<O> {
             self.enough |= self.cut && self.current.is_none();
             return if self.enough { Ok(()) } else { self.on_unexpected(cid) };
         }
-        let block = Block::verify(cid, data).map_err(|error| match error {
+        let block = Block::verify_with(cid, data, self.config.digests).map_err(|error| match error {
             // The walk asked for it: it is the DAG that is wrong, not who sent it.
             BlockError::Cid { cid, reason } => WalkError::Cid { cid, reason }.into(),
             error => FetchError::FalseBlock(error),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cid::Cid;
 use dagmesh_dag::{
-    Block, BlockError, StoreError,
+    Block, BlockError, Digests, StoreError,
     walk::{Root, Visit, WalkError},
 };
 
@@ -23,6 +23,8 @@ pub struct FetchConfig {
     /// Entries of a feed, oldest first, numbered without a gap. Contents among the roots, each counting for its entry's
     /// number, are asked for by naming this chain.
     pub chain: Arc<[EntryRef]>,
+    /// How much of a digest proves a block.
+    pub digests: Digests,
 }
 
 /// What a hook wants done after a block.
@@ -174,9 +176,15 @@ pub enum FetchError {
     /// A hook ended it.
     #[error("ended by a hook: {0}")]
     Hook(String),
+    /// What the peer answered is no answer.
+    #[error("the peer answered wrongly: {0}")]
+    BadAnswer(String),
     /// No stream to the peer could be opened.
     #[error("the peer cannot be reached: {0}")]
     Unreachable(String),
+    /// The peer can be reached and does not speak this protocol.
+    #[error("the peer does not speak {0}")]
+    NotSpoken(&'static str),
     /// The stream failed.
     #[error("the stream failed: {0}")]
     Stream(String),
@@ -199,6 +207,7 @@ impl FetchError {
                 | Self::OverBudget(_)
                 | Self::Message(_)
                 | Self::Withheld(_)
+                | Self::BadAnswer(_)
         )
     }
 

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use dagmesh_core::limits;
-use dagmesh_dag::{HeadOrder, SignedHead};
+use dagmesh_dag::HeadOrder;
 use libp2p_identity::PeerId;
 
 use super::{
-    CallId, Effect, Event, FollowKey, Follower, cut,
-    follow::{Ask, Follow, Work, place},
+    CallId, Effect, Event, FollowKey, Follower, Head, cut,
+    follow::{Ask, Follow, Work},
 };
 
 /// How long after the publisher was asked a new connection with it is no cause to ask again.
@@ -16,18 +16,19 @@ const ASK_FLOOR: Duration = Duration::from_secs(10);
 
 impl Follower {
     /// Takes a head of this feed into account: only a higher number moves anything.
-    pub(super) fn take_head(&mut self, now: Instant, key: &FollowKey, head: SignedHead) {
+    pub(super) fn take_head(&mut self, now: Instant, key: &FollowKey, head: Head) {
         let Some(follow) = self.follows.get_mut(key) else { return };
         let order = follow.head.as_ref().map_or(HeadOrder::Newer, |known| head.compare(known));
         match (order, &follow.head) {
             (HeadOrder::Newer, _) => {
-                let event = Event::HeadAnnounced { key: key.clone(), head: place(&head) };
+                let event = Event::HeadAnnounced { key: key.clone(), head: head.place() };
                 follow.head = Some(head);
                 follow.hurry(now + Duration::from_millis(limits::NEWS_RETRY_MS));
                 self.event(event);
             }
-            (HeadOrder::Fork, Some(known)) if follow.forked != Some(head.seq()) => {
-                follow.forked = Some(head.seq());
+            (HeadOrder::Fork, Some(Head::Signed(known))) if follow.forked != head.seq() => {
+                follow.forked = head.seq();
+                let Head::Signed(head) = head else { return };
                 let (known, other) = (Box::new(known.clone()), Box::new(head));
                 self.event(Event::Equivocation { key: key.clone(), known, other });
             }
@@ -35,8 +36,8 @@ impl Follower {
         }
     }
 
-    pub(super) fn announced(&mut self, now: Instant, head: SignedHead) {
-        let key = FollowKey::of(&head);
+    pub(super) fn announced(&mut self, now: Instant, head: Head) {
+        let key = head.key();
         if self.refused.contains(&key.publisher) || !self.follows.contains_key(&key) {
             return;
         }
@@ -66,9 +67,9 @@ impl Follower {
         }
     }
 
-    pub(super) fn head_found(&mut self, now: Instant, call: CallId, head: Option<SignedHead>) {
+    pub(super) fn head_found(&mut self, now: Instant, call: CallId, head: Option<Head>) {
         let Some(key) = self.calls.remove(&call) else { return };
-        if head.as_ref().is_some_and(|head| FollowKey::of(head) != key) {
+        if head.as_ref().is_some_and(|head| head.key() != key) {
             return self.ask_failed(now, &key, "publisher answers with the head of another feed".into());
         }
         let next = now + self.jitter(self.config.head_check);

@@ -6,17 +6,16 @@ use std::{
 };
 
 use dagmesh_core::limits;
-use dagmesh_dag::SignedHead;
 use libp2p_identity::PeerId;
 
-use super::{CallId, Config, FollowKey, Latest, Policy, State, SyncId};
+use super::{CallId, Config, FollowKey, Head, Latest, Policy, State, SyncId};
 
 /// Two machines side by side: the question for the head, and the work of syncing what is known of it.
 #[derive(Debug)]
 pub(super) struct Follow {
     pub(super) policy: Policy,
     /// The newest head; never replaced by an older one.
-    pub(super) head: Option<SignedHead>,
+    pub(super) head: Option<Head>,
     pub(super) latest: Option<Latest>,
     /// The number of the last fork that was told.
     pub(super) forked: Option<u64>,
@@ -114,11 +113,11 @@ impl Follow {
 
     /// Whether a newer head is known than what is held.
     pub(super) fn is_behind(&self) -> bool {
-        self.head.as_ref().is_some_and(|head| self.latest.is_none_or(|latest| latest.seq < head.seq()))
+        self.head.as_ref().is_some_and(|head| self.latest.is_none_or(|latest| !head.is_reached(latest)))
     }
 
     pub(super) fn announced(&self) -> Option<Latest> {
-        self.head.as_ref().map(place)
+        self.head.as_ref().map(Head::place)
     }
 
     /// Moves `latest` forward, never back.
@@ -254,9 +253,4 @@ impl Follow {
     pub(super) fn remembered_peers(&self) -> usize {
         self.providers.len().max(self.faults.len())
     }
-}
-
-/// Where a head stands in its chain.
-pub(super) fn place(head: &SignedHead) -> Latest {
-    Latest { entry: *head.head(), seq: head.seq() }
 }

@@ -31,7 +31,6 @@ use std::{
 };
 
 use dagmesh_core::{Machine, limits};
-use dagmesh_dag::SignedHead;
 use libp2p_identity::PeerId;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -39,8 +38,8 @@ use rand_chacha::ChaCha8Rng;
 #[cfg(fuzzing)]
 pub use self::tests::world::fuzz;
 pub use self::types::{
-    CallId, Config, Effect, Event, FailureKind, FollowKey, Input, Latest, Policy, Share, StartSync, State, Status,
-    Summary, SyncId,
+    CallId, Config, Effect, Event, FailureKind, FollowKey, Head, Input, Latest, Policy, Share, StartSync, State,
+    Status, Summary, SyncId,
 };
 use self::{
     follow::{Ask, Follow, Work},
@@ -107,7 +106,7 @@ impl Follower {
     }
 
     /// The newest head of a followed feed that is known.
-    pub fn head(&self, key: &FollowKey) -> Option<&SignedHead> {
+    pub fn head(&self, key: &FollowKey) -> Option<&Head> {
         self.follows.get(key)?.head.as_ref()
     }
 
@@ -155,7 +154,7 @@ impl Follower {
         key: FollowKey,
         policy: Policy,
         latest: Option<Latest>,
-        head: Option<Box<SignedHead>>,
+        head: Option<Box<Head>>,
     ) {
         let full = self.follows.len() >= self.config.max_follows;
         match self.follows.get_mut(&key) {
@@ -178,7 +177,7 @@ impl Follower {
                 self.follows.insert(key.clone(), follow);
             }
         }
-        if let Some(head) = head.filter(|head| FollowKey::of(head) == key) {
+        if let Some(head) = head.filter(|head| head.key() == key) {
             self.take_head(now, &key, *head);
         }
         self.advance(now, &key);
@@ -409,6 +408,12 @@ impl Machine for Follower {
             Input::Follow { key, policy, latest, head } => self.follow(now, key, policy, latest, head),
             Input::Unfollow(key) => self.unfollow(&key),
             Input::Announced(head) => self.announced(now, *head),
+            Input::AskHead(key) => {
+                if let Some(follow) = self.follows.get_mut(&key) {
+                    follow.ask_now(now);
+                }
+                self.advance(now, &key);
+            }
             Input::Retry(key) => {
                 if let Some(follow) = self.follows.get_mut(&key) {
                     follow.start_over(now);

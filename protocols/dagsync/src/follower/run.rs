@@ -3,19 +3,18 @@
 use std::time::Instant;
 
 use cid::Cid;
-use dagmesh_dag::SignedHead;
 use libp2p_identity::PeerId;
 
 use super::{
-    Effect, Event, FailureKind, FollowKey, Follower, Latest, StartSync, Summary, SyncId, cut,
-    follow::{Follow, Work, place},
+    Effect, Event, FailureKind, FollowKey, Follower, Head, Latest, StartSync, Summary, SyncId, cut,
+    follow::{Follow, Work},
 };
 
 /// A sync that has been started and has not ended.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) key: FollowKey,
-    head: SignedHead,
+    head: Head,
     started: Instant,
     /// When it is to make room, if others wait.
     pub(super) slice_due: Instant,
@@ -79,7 +78,7 @@ impl Follower {
         let started = Event::SyncStarted {
             id,
             key: key.clone(),
-            head: place(&head),
+            head: head.place(),
             stop: follow.latest,
             from: providers.first().copied().unwrap_or(key.publisher),
             attempt,
@@ -175,7 +174,7 @@ impl Follower {
 
     fn finished(&mut self, now: Instant, id: SyncId, run: &Run, summary: Summary) {
         let Some(follow) = self.follows.get_mut(&run.key) else { return };
-        let head = place(&run.head);
+        let head = run.head.place();
         if !run.stale {
             follow.move_latest(head);
         }
@@ -210,7 +209,7 @@ impl Follower {
             follow.search = true;
             follow.work = retry_in.map_or(Work::Failed, |wait| Work::Pause { next: now + wait });
         }
-        let (key, head) = (run.key.clone(), place(&run.head));
+        let (key, head) = (run.key.clone(), run.head.place());
         self.event(Event::SyncFailed { id, key, head, provider, reason, retry_in });
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use cid::Cid;
 use dagmesh_core::limits;
-use dagmesh_dag::{FeedName, SignedHead};
+use dagmesh_dag::{FeedName, HeadOrder, SignedHead};
 use libp2p_identity::PeerId;
 
 /// A feed of a publisher: what is followed.
@@ -29,6 +29,69 @@ impl fmt::Display for FollowKey {
     }
 }
 
+/// The newest entry of a feed, as its publisher says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Head {
+    /// Of one of our own feeds: it proves itself, and it is numbered.
+    Signed(SignedHead),
+    /// Of a chain whose entries have no numbers. Whoever hands it in has made sure that the publisher said so, and that
+    /// it is no entry that is behind `latest`: the one that comes last counts.
+    Bare {
+        /// Of which feed.
+        key: FollowKey,
+        /// The entry.
+        entry: Cid,
+    },
+}
+
+impl Head {
+    /// The feed that it is of.
+    pub fn key(&self) -> FollowKey {
+        match self {
+            Self::Signed(head) => FollowKey::of(head),
+            Self::Bare { key, .. } => key.clone(),
+        }
+    }
+
+    /// The entry that it names.
+    pub fn entry(&self) -> &Cid {
+        match self {
+            Self::Signed(head) => head.head(),
+            Self::Bare { entry, .. } => entry,
+        }
+    }
+
+    /// The number that its publisher gives it.
+    pub fn seq(&self) -> Option<u64> {
+        match self {
+            Self::Signed(head) => Some(head.seq()),
+            Self::Bare { .. } => None,
+        }
+    }
+
+    /// Where it stands in its chain.
+    pub(super) fn place(&self) -> Latest {
+        Latest { entry: *self.entry(), seq: self.seq().unwrap_or(0) }
+    }
+
+    /// How it stands to another head of the same feed.
+    pub(super) fn compare(&self, known: &Self) -> HeadOrder {
+        match (self, known) {
+            (Self::Signed(head), Self::Signed(known)) => head.compare(known),
+            _ if self.entry() == known.entry() => HeadOrder::Same,
+            _ => HeadOrder::Newer,
+        }
+    }
+
+    /// Whether all of it is held where `latest` is.
+    pub(super) fn is_reached(&self, latest: Latest) -> bool {
+        match self {
+            Self::Signed(head) => latest.seq >= head.seq(),
+            Self::Bare { entry, .. } => latest.entry == *entry,
+        }
+    }
+}
+
 /// How much of a feed is wanted. The follower only carries it along; the executor of a sync obeys it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
@@ -45,7 +108,7 @@ pub struct Policy {
 pub struct Latest {
     /// Its CID.
     pub entry: Cid,
-    /// Its number.
+    /// Its number; 0 where the chain has none and it is not synced yet.
     pub seq: u64,
 }
 
@@ -121,12 +184,14 @@ pub enum Input {
         /// The newest entry held with its whole content, from the store or from whoever knows it otherwise.
         latest: Option<Latest>,
         /// The newest head that was known before, from the store.
-        head: Option<Box<SignedHead>>,
+        head: Option<Box<Head>>,
     },
     /// Follow it no longer. [`Event::Unfollowed`] tells when nothing runs for it any more.
     Unfollow(FollowKey),
-    /// This head was announced, by whomever; it proves itself. Of a feed that is not followed: ignored.
-    Announced(Box<SignedHead>),
+    /// This head was announced, by whomever. Of a feed that is not followed: ignored.
+    Announced(Box<Head>),
+    /// Whether there is a newer head is to be asked of the publisher now, and not only when its time comes.
+    AskHead(FollowKey),
     /// A person wants it tried now.
     Retry(FollowKey),
     /// Sets what counts as synced; a sync that runs is started anew from there.
@@ -146,7 +211,7 @@ pub enum Input {
         /// The look-up.
         call: CallId,
         /// The head.
-        head: Option<Box<SignedHead>>,
+        head: Option<Box<Head>>,
     },
     /// Answers [`Effect::QueryHead`]: no answer from the publisher.
     HeadFailed {
@@ -303,7 +368,7 @@ pub struct StartSync {
     /// Which feed.
     pub key: FollowKey,
     /// From this head.
-    pub head: SignedHead,
+    pub head: Head,
     /// Down to this entry: the stop link.
     pub latest: Option<Latest>,
     /// How much of it.

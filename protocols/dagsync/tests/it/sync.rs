@@ -11,13 +11,14 @@ use dagmesh_dag::{
 };
 use dagmesh_dagsync::{
     Chain, Fetch, FetchConfig, FetchError, Flow,
-    feed_sync::{BlockHook, EntryRef, FeedSync, Plan, Provider},
+    feed_sync::{BlockHook, EntryRef, FeedSync, Plan, Provider, Schema},
 };
 use futures_lite::future::block_on;
 
 pub(crate) fn plan(feed: &Feed) -> Plan {
     let head = feed.head();
     Plan {
+        schema: Schema::FEED,
         head: head.cid,
         seq: Some(head.seq),
         latest: None,

@@ -6,10 +6,10 @@ use std::{
 };
 
 use cid::Cid;
-use dagmesh_dag::{Block, Codec, FeedName, HashCode};
+use dagmesh_dag::{Block, Codec, FeedName, HashCode, SignedHead};
 use libp2p_identity::Keypair;
 
-use super::super::{follow::place, *};
+use super::super::*;
 
 pub(super) struct Bench {
     pub(super) follower: Follower,
@@ -44,12 +44,16 @@ pub(super) fn entry(text: &str) -> Cid {
     *Block::new(Codec::Raw, HashCode::Sha2_256, text.as_bytes().to_vec()).expect("a block").cid()
 }
 
-pub(super) fn head(n: u8, seq: u64) -> SignedHead {
+pub(super) fn head(n: u8, seq: u64) -> Head {
     head_of(n, "main", seq, "")
 }
 
 /// A head with this number; another `text` makes it a fork.
-pub(super) fn head_of(n: u8, feed: &str, seq: u64, text: &str) -> SignedHead {
+pub(super) fn head_of(n: u8, feed: &str, seq: u64, text: &str) -> Head {
+    Head::Signed(signed(n, feed, seq, text))
+}
+
+pub(super) fn signed(n: u8, feed: &str, seq: u64, text: &str) -> SignedHead {
     type Name = (u8, String, u64, String);
     static HEADS: LazyLock<Mutex<HashMap<Name, SignedHead>>> = LazyLock::new(Mutex::default);
     let sign = || {
@@ -61,7 +65,7 @@ pub(super) fn head_of(n: u8, feed: &str, seq: u64, text: &str) -> SignedHead {
 }
 
 pub(super) fn latest(n: u8, seq: u64) -> Latest {
-    place(&head(n, seq))
+    head(n, seq).place()
 }
 
 impl Bench {
@@ -120,11 +124,11 @@ impl Bench {
         sync(&self.found(call, head(n, seq)))
     }
 
-    pub(super) fn found(&mut self, call: CallId, head: SignedHead) -> Vec<Effect> {
+    pub(super) fn found(&mut self, call: CallId, head: Head) -> Vec<Effect> {
         self.tell(Input::HeadFound { call, head: Some(Box::new(head)) })
     }
 
-    pub(super) fn announce(&mut self, head: SignedHead) -> Vec<Effect> {
+    pub(super) fn announce(&mut self, head: Head) -> Vec<Effect> {
         self.tell(Input::Announced(Box::new(head)))
     }
 

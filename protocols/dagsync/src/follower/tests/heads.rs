@@ -29,12 +29,44 @@ fn only_a_higher_number_is_taken() {
 }
 
 #[test]
+fn of_heads_without_numbers_the_last_one_counts_until_latest_stands_at_it() {
+    let bare = |text: &str| Head::Bare { key: key(1), entry: entry(text) };
+    let mut bench = Bench::new();
+    let effects = bench.follow(key(1));
+    let start = sync(&bench.found(query(&effects), bare("a")));
+    assert_eq!((start.head.clone(), start.latest), (bare("a"), None));
+    assert_eq!(bench.announce(bare("a")), []);
+    // The newest replaces the one that waits.
+    bench.announce(bare("b"));
+    bench.announce(bare("c"));
+    bench.tell(Input::LatestMoved { id: start.id, entry: entry("a"), seq: 7, content: entry("content") });
+    let next = sync(&bench.tell(Input::SyncFinished { id: start.id, summary: Summary::default() }));
+    assert_eq!((next.head, next.latest), (bare("c"), Some(Latest { entry: entry("a"), seq: 7 })));
+    bench.tell(Input::LatestMoved { id: next.id, entry: entry("c"), seq: 9, content: entry("content") });
+    let done = bench.tell(Input::SyncFinished { id: next.id, summary: Summary::default() });
+    assert_eq!(syncs(&done), []);
+    let status = bench.follower.status(bench.now, &key(1)).expect("followed");
+    assert_eq!((status.state, status.announced.map(|head| head.entry)), (State::InSync, Some(entry("c"))));
+}
+
+#[test]
+fn a_person_can_have_the_head_asked_for_before_its_time() {
+    let mut bench = Bench::new();
+    let start = bench.syncing(1, 3);
+    bench.finish(start.id);
+    let call = query(&bench.tell(Input::AskHead(key(1))));
+    assert_eq!(bench.tell(Input::AskHead(key(1))), [], "it is asked for already");
+    sync(&bench.found(call, head(1, 4)));
+}
+
+#[test]
 fn a_fork_keeps_the_old_head_and_is_told_once_with_both() {
     let mut bench = Bench::new();
     let start = bench.syncing(1, 3);
     bench.finish(start.id);
     let [other, third] = ["other", "third"].map(|text| head_of(1, "main", 3, text));
-    let told = Event::Equivocation { key: key(1), known: Box::new(head(1, 3)), other: Box::new(other.clone()) };
+    let [kept, forked] = ["", "other"].map(|text| Box::new(signed(1, "main", 3, text)));
+    let told = Event::Equivocation { key: key(1), known: kept, other: forked };
     assert_eq!(events(&bench.announce(other.clone())), [told]);
     assert_eq!(bench.announce(other), []);
     assert_eq!(bench.announce(third), []);
@@ -69,7 +101,7 @@ fn a_head_known_from_the_store_is_synced_at_once_and_asked_for_as_well() {
     let effects =
         bench.tell(Input::Follow { key: key(1), policy: Policy::default(), latest: Some(latest(1, 2)), head });
     let start = sync(&effects);
-    assert_eq!((start.head.seq(), start.latest), (5, Some(latest(1, 2))));
+    assert_eq!((start.head.seq(), start.latest), (Some(5), Some(latest(1, 2))));
     query(&effects);
 }
 

@@ -1,9 +1,6 @@
 //! The world around a follower, which does what it is told to, and the invariants that hold whatever happens.
 
-use super::{
-    super::{follow::place, *},
-    bench::*,
-};
+use super::{super::*, bench::*};
 
 pub(super) const PUBLISHERS: u8 = 4;
 pub(super) const FEEDS: [&str; 2] = ["main", "other"];
@@ -92,7 +89,7 @@ impl World {
                     assert!(self.running.iter().filter(of_publisher).count() < MAX_PER_PUBLISHER);
                     assert!(!sync.providers.is_empty() && sync.providers.len() <= 3, "{:?}", sync.providers);
                     assert!(!sync.providers.contains(&own()));
-                    assert!(sync.latest.is_none_or(|latest| latest.seq < sync.head.seq()), "nothing to sync");
+                    assert!(sync.latest.is_none_or(|latest| !sync.head.is_reached(latest)), "nothing to sync");
                     self.running.push((**sync).clone());
                     assert!(self.running.len() <= MAX_SYNCS);
                 }
@@ -169,7 +166,7 @@ impl World {
             (4..=6, _) => self.tell(Input::Announced(head)),
             (7, _) => self.tell(Input::Retry(key)),
             (8, _) => {
-                let latest = (pick % 2 == 0).then(|| place(&head));
+                let latest = (pick % 2 == 0).then(|| head.place());
                 self.tell(Input::SetLatest { key, latest });
             }
             (9, _) => {
@@ -207,7 +204,7 @@ impl World {
             (15, Some(id)) => self.tell(Input::SyncProgress { id, known_blocks: seq * 2, have_blocks: seq }),
             (16, Some(id)) => self.tell(Input::ProviderFailed { id, provider, bad: seq % 2 == 0 }),
             (17, Some(id)) => {
-                self.tell(Input::LatestMoved { id, entry: *head.head(), seq, content: entry("content") });
+                self.tell(Input::LatestMoved { id, entry: *head.entry(), seq, content: entry("content") });
             }
             (18..=20, Some(id)) => {
                 self.running.remove(sync.expect("it runs"));

@@ -15,7 +15,7 @@ use dagmesh_core::{
     is_global,
     limits::{MAX_BLOCK_BYTES, MAX_IPNI_HEAD_BYTES, MAX_IPNI_PLACES},
 };
-use dagmesh_dag::{Block, Codec};
+use dagmesh_dag::{Block, Codec, Digests};
 use hyper::header::HeaderValue;
 use libp2p::{Multiaddr, PeerId};
 use libp2p_stream::Control;
@@ -31,7 +31,7 @@ use super::{
     ANNOUNCE_PATH, AnnounceBody, BASE_PATH, ConfigError, JSON, Kind, NetError, OCTETS, OLD_PROTOCOLS_PATH,
     PROTOCOLS_PATH, Pace, addr::Place, pace::Spread,
 };
-use crate::{SignedHead, verify_block};
+use crate::SignedHead;
 
 /// How a [`Client`] asks.
 #[derive(Debug, Clone)]
@@ -205,7 +205,9 @@ impl Remote {
     /// The block of `cid`, at most [`MAX_BLOCK_BYTES`], hashed before it is returned.
     pub async fn block(&self, cid: Cid, kind: Kind) -> Result<Block, NetError> {
         let ask = Ask::get(Some(kind), MAX_BLOCK_BYTES);
-        let block = |Answer { at, body, .. }| verify_block(cid, body).map_err(|error| NetError::Block { at, error });
+        let block = |Answer { at, body, .. }| {
+            Block::verify_with(cid, body, Digests::OrCut).map_err(|error| NetError::Block { at, error })
+        };
         self.get(&cid.to_string(), &ask, block).await
     }
 
