@@ -65,7 +65,8 @@ async fn go(args: &[&str]) -> std::io::Result<Output> {
 pub(crate) struct GoProgram(&'static Path);
 
 impl GoProgram {
-    /// Starts a peer: a subcommand (`host`, `gossip`, `dht`, `relay`, `autonat`) and its flags. Returns once it listens.
+    /// Starts a peer: a subcommand (`host`, `gossip`, `dht`, `relay`, `autonat`, `ipni-publisher`, `ipni-subscriber`)
+    /// and its flags. Returns once it listens.
     pub(crate) async fn start(self, args: &[&str]) -> GoPeer {
         let mut command = Command::new(self.0);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
