@@ -10,6 +10,8 @@ mod autonat;
 mod go;
 mod gossip;
 mod kademlia;
+mod kubo;
+mod peer;
 mod private;
 mod relay;
 mod support;
