@@ -82,3 +82,8 @@ pub(crate) async fn publish(daemon: &Daemon, text: &str) -> String {
     let published = daemon.json(&["publish", path.to_str().expect("a path of UTF-8")]).await;
     published["head"].as_str().unwrap_or_else(|| panic!("no head in {published}")).to_owned()
 }
+
+/// Bytes as the peers write them.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
