@@ -89,7 +89,7 @@ pub struct SwarmConfig {
     pub mdns: bool,
     /// Asks the router for a port mapping.
     pub upnp: bool,
-    /// Has own addresses tested by peers, and tests theirs (AutoNAT v2).
+    /// Has own addresses tested by peers, and tests theirs (AutoNAT v2; v1 with peers that know no other).
     pub autonat: bool,
     /// Upgrades relayed connections to direct ones (DCUtR).
     pub hole_punching: bool,
