@@ -14,7 +14,7 @@ test *ARGS:
 hostile-long *ARGS:
     DAGMESH_LONG=1 cargo test --package dagmesh-tests --test hostile {{ARGS}}
 
-# Our daemon beside peers that others wrote (go-libp2p); needs Go.
+# Our daemon beside peers that others wrote; needs Go (go-libp2p, go-libipni, Kubo) and npm (js-libp2p).
 interop *ARGS:
     DAGMESH_INTEROP=1 cargo test --workspace --test interop {{ARGS}}
 

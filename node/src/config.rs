@@ -76,6 +76,8 @@ pub struct SwarmConfig {
     pub hole_punching: bool,
     /// Whether Kademlia queries of others are answered.
     pub kad_mode: KadMode,
+    /// Protocol of the DHT to join; by default `/ipfs/kad/1.0.0` on profile `public`, else `/dagmesh/<network>/kad/1.0.0`.
+    pub kad_protocol: Option<String>,
 }
 
 impl Default for SwarmConfig {
@@ -103,6 +105,7 @@ impl SwarmConfig {
             autonat: swarm.autonat,
             hole_punching: swarm.hole_punching,
             kad_mode: swarm.kad_mode,
+            kad_protocol: swarm.kad_protocol,
         }
     }
 }

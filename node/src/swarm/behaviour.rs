@@ -8,6 +8,7 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{autonat, dcutr, identify, kad, mdns, memory_connection_limits, ping, relay, upnp};
 
+use super::autonat_v1::AutonatV1;
 use super::config::{KadMode, SwarmConfig};
 use super::error::SwarmError;
 use super::kad_store::{Caps, KadStore};
@@ -31,6 +32,7 @@ pub(super) struct Behaviour {
     pub(super) identify: identify::Behaviour,
     pub(super) autonat_client: Toggle<autonat::v2::client::Behaviour>,
     pub(super) autonat_server: Toggle<autonat::v2::server::Behaviour>,
+    pub(super) autonat_v1: Toggle<AutonatV1>,
     pub(super) relay_client: relay::client::Behaviour,
     pub(super) relay_server: Toggle<relay::Behaviour>,
     pub(super) dcutr: Toggle<dcutr::Behaviour>,
@@ -61,6 +63,7 @@ impl Behaviour {
             identify: identify::Behaviour::new(identify_config(config, keypair)),
             autonat_client: on(config.autonat).map(|()| autonat::v2::client::Behaviour::default()).into(),
             autonat_server: on(config.autonat).map(|()| autonat::v2::server::Behaviour::default()).into(),
+            autonat_v1: on(config.autonat).map(|()| AutonatV1::new(peer, config)).into(),
             relay_client,
             relay_server: on(config.relay_server)
                 .map(|()| relay::Behaviour::new(peer, relay::Config::default()))

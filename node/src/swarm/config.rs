@@ -83,11 +83,13 @@ pub struct SwarmConfig {
     pub idle_timeout: Duration,
     /// Whether Kademlia queries of others are answered.
     pub kad_mode: KadMode,
+    /// Protocol of the DHT, where it is not the profile's: `/ipfs/lan/kad/1.0.0` is that of Kubo on a local network.
+    pub kad_protocol: Option<String>,
     /// Looks for peers on the local network.
     pub mdns: bool,
     /// Asks the router for a port mapping.
     pub upnp: bool,
-    /// Has own addresses tested by peers, and tests theirs (AutoNAT v2).
+    /// Has own addresses tested by peers, and tests theirs (AutoNAT v2; v1 with peers that know no other).
     pub autonat: bool,
     /// Upgrades relayed connections to direct ones (DCUtR).
     pub hole_punching: bool,
@@ -133,6 +135,7 @@ impl SwarmConfig {
             idle_timeout: Duration::from_secs(limits::IDLE_CONNECTION_SECS),
             // Peers of a LAN or a private network reach one another without a proof from outside.
             kad_mode: if profile == Profile::Public { KadMode::Auto } else { KadMode::Server },
+            kad_protocol: None,
             mdns: profile == Profile::Lan,
             upnp: profile == Profile::Public,
             autonat: profile != Profile::Test,
@@ -143,13 +146,14 @@ impl SwarmConfig {
         }
     }
 
-    /// The Kademlia protocol: the public DHT's, or one of the network's own.
+    /// The Kademlia protocol: as configured, the public DHT's, or one of the network's own.
     pub(super) fn kad_protocol(&self) -> Result<StreamProtocol, SwarmError> {
-        if self.profile == Profile::Public {
-            return Ok(StreamProtocol::new("/ipfs/kad/1.0.0"));
-        }
-        StreamProtocol::try_from_owned(format!("/dagmesh/{}/kad/1.0.0", self.network))
-            .map_err(|error| SwarmError::Config { key: "network", reason: error.to_string() })
+        let (key, name) = match &self.kad_protocol {
+            Some(name) => ("kad_protocol", name.clone()),
+            None if self.profile == Profile::Public => return Ok(StreamProtocol::new("/ipfs/kad/1.0.0")),
+            None => ("network", format!("/dagmesh/{}/kad/1.0.0", self.network)),
+        };
+        StreamProtocol::try_from_owned(name).map_err(|error| SwarmError::Config { key, reason: error.to_string() })
     }
 
     /// Whether addresses of strangers must be globally reachable to be used.

@@ -62,7 +62,7 @@ pub enum MeshEvent {
         /// The address.
         addr: Multiaddr,
     },
-    /// A peer tried to reach one of our addresses (AutoNAT v2).
+    /// A peer tried to reach one of our addresses (AutoNAT).
     AddressTested {
         /// The address.
         addr: Multiaddr,

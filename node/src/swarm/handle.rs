@@ -69,7 +69,7 @@ impl SwarmHandle {
         self.call("listen addresses", CALL, Command::ListenAddrs).await
     }
 
-    /// The addresses that reach this node from outside: proven by AutoNAT v2, mapped by UPnP, reserved at a relay, or
+    /// The addresses that reach this node from outside: proven by AutoNAT, mapped by UPnP, reserved at a relay, or
     /// configured; outside the public profile the listen addresses too. Without `/p2p/` unless relayed.
     pub async fn external_addrs(&self) -> Result<Vec<Multiaddr>, SwarmError> {
         self.call("external addresses", CALL, Command::ExternalAddrs).await

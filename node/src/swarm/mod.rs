@@ -11,6 +11,7 @@
 //! ignored (not forwarded, no penalty for its sender) and counted.
 
 mod address;
+mod autonat_v1;
 mod behaviour;
 mod bootstrap;
 mod command;

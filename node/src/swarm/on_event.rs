@@ -5,7 +5,7 @@ use dagmesh_core::limits;
 use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{self, GetProvidersOk, InboundRequest, QueryId, QueryResult};
-use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, autonat, identify, mdns, relay, upnp};
 
 use super::address;
@@ -30,6 +30,9 @@ impl Worker {
                 if self.peers.closed(&peer_id, connection_id) {
                     self.metrics.peers.store(self.peers.count(), Ordering::Relaxed);
                     let reason = cause.map(|cause| chain(&cause));
+                    if let Some(autonat) = self.swarm.behaviour_mut().autonat_v1.as_mut() {
+                        autonat.disconnected(&peer_id);
+                    }
                     self.emit(MeshEvent::PeerDisconnected { peer: peer_id, reason });
                     if self.peers.count() == 0 {
                         self.rejoin.isolated(Instant::now());
@@ -95,7 +98,7 @@ impl Worker {
         }
     }
 
-    fn on_connected(&mut self, peer: PeerId, id: libp2p::swarm::ConnectionId, endpoint: &libp2p::core::ConnectedPoint) {
+    fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &libp2p::core::ConnectedPoint) {
         self.metrics.connections_opened.add();
         self.rejoin.connected();
         let first = self.peers.opened(peer, id, endpoint, Instant::now());
@@ -140,8 +143,8 @@ impl Worker {
         match event {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Kad(event) => self.on_kad(event),
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-                self.on_identified(peer_id, info);
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, connection_id, info }) => {
+                self.on_identified(peer_id, connection_id, info);
             }
             BehaviourEvent::Ping(event) => {
                 if let Ok(rtt) = event.result {
@@ -150,9 +153,12 @@ impl Worker {
             }
             BehaviourEvent::AutonatClient(autonat::v2::client::Event { tested_addr, server, result, .. }) => {
                 let error = result.err().map(|error| error.to_string());
-                self.observed.tested(tested_addr.clone(), server, SystemTime::now(), error.clone());
+                if self.observed.tested(tested_addr.clone(), server, SystemTime::now(), error.clone()) {
+                    self.swarm.remove_external_address(&address::without_peer(&tested_addr));
+                }
                 self.emit(MeshEvent::AddressTested { addr: tested_addr, by: server, error });
             }
+            BehaviourEvent::AutonatV1(autonat::Event::OutboundProbe(event)) => self.on_probe(event),
             BehaviourEvent::RelayClient(relay::client::Event::ReservationReqAccepted {
                 relay_peer_id,
                 renewal: false,
@@ -180,8 +186,36 @@ impl Worker {
         }
     }
 
-    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+    /// What a peer says by AutoNAT v1.
+    fn on_probe(&mut self, event: autonat::OutboundProbeEvent) {
+        use autonat::{OutboundProbeError, OutboundProbeEvent, ResponseError};
+        let now = SystemTime::now();
+        match event {
+            OutboundProbeEvent::Response { peer, address, .. } => {
+                let addr = address::without_peer(&address);
+                let listening = self.swarm.listeners().any(|it| address::without_peer(it) == addr);
+                let global = !self.config.global_only() || dagmesh_announce::is_globally_reachable(&addr);
+                let known = self.swarm.external_addresses().any(|it| address::without_peer(it) == addr);
+                if global && !known && self.observed.vouched(&addr, peer, now, listening) {
+                    self.swarm.add_external_address(addr.clone());
+                    self.emit(MeshEvent::AddressTested { addr: addr.clone(), by: peer, error: None });
+                    self.emit(MeshEvent::ExternalAddrConfirmed { addr });
+                }
+            }
+            OutboundProbeEvent::Error {
+                peer: Some(peer),
+                error: OutboundProbeError::Response(ResponseError::DialError),
+                ..
+            } => self.observed.doubted(peer, now),
+            OutboundProbeEvent::Request { .. } | OutboundProbeEvent::Error { .. } => {}
+        }
+    }
+
+    fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
         let behaviour = self.swarm.behaviour_mut();
+        if let Some(autonat) = behaviour.autonat_v1.as_mut() {
+            autonat.identified(peer, connection, &info.protocols, &info.listen_addrs);
+        }
         let mut addrs: Vec<Multiaddr> =
             info.listen_addrs.iter().filter(|addr| behaviour.book.accepts(addr)).cloned().collect();
         addrs.truncate(limits::MAX_ADDRS_PER_PEER);

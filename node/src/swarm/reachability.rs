@@ -49,7 +49,7 @@ pub enum Reachability {
     Local,
 }
 
-/// What AutoNAT v2, UPnP and the listeners have told so far.
+/// What AutoNAT, UPnP and the listeners have told so far.
 pub(super) struct Observed {
     profile: Profile,
     autonat: bool,
@@ -64,6 +64,17 @@ struct Candidate {
     tested: Option<SystemTime>,
     error: Option<String>,
     order: u64,
+    /// Whether a peer has tested this very address, which is what AutoNAT v2 does.
+    proven: bool,
+    /// Peers that say by AutoNAT v1 that they have reached it.
+    witnesses: Vec<PeerId>,
+}
+
+impl Candidate {
+    /// Whether enough peers say that they have reached it.
+    fn is_vouched(&self) -> bool {
+        self.witnesses.len() >= limits::AUTONAT_V1_WITNESSES
+    }
 }
 
 impl Observed {
@@ -75,12 +86,49 @@ impl Observed {
         self.entry(addr);
     }
 
-    pub(super) fn tested(&mut self, addr: Multiaddr, by: PeerId, at: SystemTime, error: Option<String>) {
+    /// Takes the answer of AutoNAT v2 about an address. Whether it refutes what witnesses had vouched for.
+    pub(super) fn tested(&mut self, addr: Multiaddr, by: PeerId, at: SystemTime, error: Option<String>) -> bool {
         let entry = self.entry(addr);
+        let refuted = error.is_some() && !entry.proven && entry.is_vouched();
+        entry.proven = true;
+        entry.witnesses.clear();
         entry.state = if error.is_none() { Reachability::Reachable } else { Reachability::Unreachable };
         entry.tested_by = Some(by);
         entry.tested = Some(at);
         entry.error = error;
+        refuted
+    }
+
+    /// Takes the word of a peer, by AutoNAT v1, that it has reached one of our addresses: a candidate, or one that we
+    /// listen on (`listening`). Whether the address now counts as reachable, and did not before.
+    ///
+    /// What AutoNAT v2 says of an address is better, and stands.
+    pub(super) fn vouched(&mut self, addr: &Multiaddr, by: PeerId, at: SystemTime, listening: bool) -> bool {
+        let addr = address::without_peer(addr);
+        if !listening && !self.candidates.contains_key(&addr) {
+            return false;
+        }
+        let entry = self.entry(addr);
+        if entry.proven || entry.is_vouched() || entry.witnesses.contains(&by) {
+            return false;
+        }
+        entry.witnesses.push(by);
+        if !entry.is_vouched() {
+            return false;
+        }
+        (entry.state, entry.error) = (Reachability::Reachable, None);
+        (entry.tested_by, entry.tested) = (Some(by), Some(at));
+        true
+    }
+
+    /// Takes the word of a peer, by AutoNAT v1, that it could reach none of our addresses.
+    pub(super) fn doubted(&mut self, by: PeerId, at: SystemTime) {
+        let unknown = |it: &&mut Candidate| !it.proven && it.state == Reachability::Untested && it.witnesses.is_empty();
+        for entry in self.candidates.values_mut().filter(unknown) {
+            entry.state = Reachability::Unreachable;
+            (entry.tested_by, entry.tested) = (Some(by), Some(at));
+            entry.error = Some("the peer could dial none of our addresses".to_owned());
+        }
     }
 
     pub(super) fn expired(&mut self, addr: &Multiaddr) {
@@ -144,6 +192,8 @@ impl Observed {
             tested: None,
             error: None,
             order,
+            proven: false,
+            witnesses: Vec::new(),
         })
     }
 
@@ -169,7 +219,7 @@ impl Observed {
                 "Not tested: AutoNAT is off. Switch it on, or configure the address as external.".into()
             }
             Reachability::Untested if connected == 0 => "Not tested: no peer is connected that could try.".into(),
-            Reachability::Untested => "Not tested yet: a connected peer that offers AutoNAT v2 will try it.".into(),
+            Reachability::Untested => "Not tested yet: a connected peer that offers AutoNAT will try it.".into(),
             Reachability::Local if address::is_loopback(addr) => "For this machine alone.".into(),
             Reachability::Local => "For the local network alone.".into(),
         }
@@ -233,6 +283,43 @@ mod tests {
         let report = observed.report([].iter(), [addr(text)].iter(), 1);
         assert!(report.reachable);
         assert_eq!(state_of(&report, text).error, None);
+    }
+
+    #[test]
+    fn the_word_of_witnesses_counts_once_enough_of_them_agree_and_until_a_test_refutes_it() {
+        let mut observed = Observed::new(Profile::Public, true);
+        let (ours, at) = (addr("/ip4/8.8.8.8/tcp/4101"), SystemTime::now());
+        let [first, second, third] = [(); 3].map(|()| PeerId::random());
+        assert!(!observed.vouched(&addr("/ip4/9.9.9.9/tcp/53"), first, at, false), "no address of ours");
+        assert!(observed.candidates.is_empty());
+        observed.candidate(ours.clone());
+        let named = ours.clone().with(libp2p::multiaddr::Protocol::P2p(third));
+        assert!(!observed.vouched(&named, first, at, false), "one is not enough");
+        assert!(!observed.vouched(&named, first, at, false), "nor is the same one twice");
+        assert!(observed.vouched(&named, second, at, false));
+        assert!(!observed.vouched(&named, third, at, false), "it counts already");
+        observed.doubted(third, at);
+        let status = state_of(&observed.report([].iter(), [].iter(), 1), "/ip4/8.8.8.8/tcp/4101");
+        assert_eq!((status.state, status.tested_by), (Reachability::Reachable, Some(second)));
+        assert!(observed.tested(ours.clone(), third, at, Some("dial failed".into())), "it is refuted");
+        for by in [first, second] {
+            assert!(!observed.vouched(&named, by, at, true), "who has tested it knows better");
+        }
+        let status = state_of(&observed.report([].iter(), [].iter(), 1), "/ip4/8.8.8.8/tcp/4101");
+        assert_eq!(status.state, Reachability::Unreachable);
+    }
+
+    #[test]
+    fn a_peer_that_reaches_none_of_our_addresses_speaks_of_the_untested_ones() {
+        let mut observed = Observed::new(Profile::Public, true);
+        let (by, at) = (PeerId::random(), SystemTime::now());
+        observed.tested(addr("/ip4/8.8.8.8/tcp/4101"), PeerId::random(), at, None);
+        observed.candidate(addr("/ip4/8.8.8.8/udp/4101/quic-v1"));
+        observed.doubted(by, at);
+        let report = observed.report([].iter(), [].iter(), 1);
+        assert_eq!(state_of(&report, "/ip4/8.8.8.8/tcp/4101").state, Reachability::Reachable);
+        let status = state_of(&report, "/ip4/8.8.8.8/udp/4101/quic-v1");
+        assert_eq!((status.state, status.tested_by), (Reachability::Unreachable, Some(by)));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use tokio::time::timeout;
 
 use super::*;
 
+mod autonat;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 const TOPIC: &str = "/dagmesh/heads/test";
 

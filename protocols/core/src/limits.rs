@@ -377,6 +377,16 @@ pub const MAX_ADDRS_PER_PEER: usize = 10;
 pub const MAX_KNOWN_PEERS: usize = 4096;
 /// Own address candidates whose reachability is remembered; the oldest makes room.
 pub const MAX_ADDRESS_CANDIDATES: usize = 64;
+/// Own addresses that a server of AutoNAT v1 is asked to dial, and addresses that one dials for a client: more than the
+/// transports of an honest node have, and a request of them fits the 4 KiB that go-libp2p reads.
+pub const AUTONAT_V1_ADDRS: usize = 16;
+/// Requests of AutoNAT v1 that are served in a minute, as go-libp2p does it.
+pub const AUTONAT_V1_DIALS_PER_MINUTE: usize = 30;
+/// Those of one peer.
+pub const AUTONAT_V1_DIALS_PER_PEER: usize = 3;
+/// Peers that must say by AutoNAT v1 that an address of ours can be reached before that counts: a server's word is no
+/// proof, so a single liar is not enough.
+pub const AUTONAT_V1_WITNESSES: usize = 2;
 /// Protocols kept of one peer: honest ones have under 50.
 pub const MAX_PROTOCOLS_PER_PEER: usize = 128;
 /// Longest text that a peer says about itself and that is kept, in bytes.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
+	autonatv1 "github.com/libp2p/go-libp2p/p2p/host/autonat"
 	"github.com/libp2p/go-libp2p/p2p/protocol/autonatv2"
 	"github.com/multiformats/go-multiaddr"
 )
@@ -13,6 +14,7 @@ import (
 // addAutonat lets a host test the addresses of others, and have its own tested (AutoNAT v2), on loopback too.
 //
 //	reachable MULTIADDR    asks a connected peer to dial this address of ours; the answer is Public, Private or Unknown
+//	dial-back PEER         asks a peer by AutoNAT v1 to dial any address of ours; fails as it says
 func addAutonat(host host.Host, commands map[string]command) error {
 	// It dials back as somebody else, so that no connection that stands already is taken for the proof.
 	dialler, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.ForceReachabilityPrivate())
@@ -25,6 +27,14 @@ func addAutonat(host host.Host, commands map[string]command) error {
 	}
 	if err := nat.Start(host); err != nil {
 		return fmt.Errorf("starting AutoNAT: %w", err)
+	}
+	first := autonatv1.NewAutoNATClient(host, nil, nil)
+	commands["dial-back"] = func(ctx context.Context, args []string) (any, error) {
+		server, err := peerID(args)
+		if err != nil {
+			return nil, err
+		}
+		return nil, first.DialBack(ctx, server)
 	}
 	commands["reachable"] = func(ctx context.Context, args []string) (any, error) {
 		text, err := one(args)

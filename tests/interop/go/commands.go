@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
+	"syscall"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -17,6 +20,7 @@ import (
 //	ping PEER            the round trip in microseconds
 //	close PEER           closes every connection with it
 //	reserve MULTIADDR    asks a relay for a place, and tells where others then find us
+//	usage                what this process has used: processor time, memory now and at its peak
 func hostCommands(host host.Host) map[string]command {
 	return map[string]command{
 		"dial": func(ctx context.Context, args []string) (any, error) {
@@ -68,7 +72,32 @@ func hostCommands(host host.Host) map[string]command {
 			}
 			return map[string]any{"addrs": place.Addrs, "expires": place.Expiration.Unix()}, nil
 		},
+		"usage": func(context.Context, []string) (any, error) { return usage() },
 	}
+}
+
+// usage reads the process's own accounts; the memory only where there is /proc.
+func usage() (any, error) {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return nil, err
+	}
+	told := map[string]any{"user_ms": used.Utime.Nano() / 1e6, "system_ms": used.Stime.Nano() / 1e6}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return told, nil
+	}
+	for _, line := range strings.Split(string(status), "\n") {
+		var kib int64
+		for field, name := range map[string]string{"VmRSS:": "rss_bytes", "VmHWM:": "peak_rss_bytes"} {
+			if rest, ok := strings.CutPrefix(line, field); ok {
+				if _, err := fmt.Sscanf(rest, "%d kB", &kib); err == nil {
+					told[name] = kib << 10
+				}
+			}
+		}
+	}
+	return told, nil
 }
 
 func addrInfo(args []string) (*peer.AddrInfo, error) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -28,6 +29,8 @@ type hostOptions struct {
 	transports string
 	security   string
 	psk        string
+	// Its identity; a new one where there is none.
+	key crypto.PrivKey
 }
 
 func (o *hostOptions) flags(flags *flag.FlagSet) {
@@ -79,6 +82,9 @@ func (o *hostOptions) start() (host.Host, error) {
 		}
 		options = append(options, libp2p.PrivateNetwork(key))
 	}
+	if o.key != nil {
+		options = append(options, libp2p.Identity(o.key))
+	}
 	host, err := libp2p.New(options...)
 	if err != nil {
 		return nil, err
@@ -129,6 +135,10 @@ func connection(name string, conn network.Conn) map[string]any {
 func fullAddrs(host host.Host) []string {
 	addrs := []string{}
 	for _, addr := range host.Network().ListenAddresses() {
+		// A host that can be reached through relays lists this one, whether it has a place at one or not.
+		if addr.String() == "/p2p-circuit" {
+			continue
+		}
 		addrs = append(addrs, fmt.Sprintf("%s/p2p/%s", addr, host.ID()))
 	}
 	return addrs

@@ -1,6 +1,6 @@
 // Command interop is a peer that others wrote: a go-libp2p host, told by a test what to do.
 //
-// Usage: interop host|gossip|dht|relay|autonat [flags]
+// Usage: interop host|gossip|dht|relay|autonat|ipni-publisher|ipni-subscriber [flags]
 //
 // A line on standard input is a command and its arguments, and is answered in order by one line of JSON on standard
 // output: {"event":"done","command":...,"result":...} or {"event":"failed","command":...,"error":...}. What happens by
@@ -20,7 +20,8 @@ import (
 	"time"
 )
 
-// How long one command may take: longer than any deadline of libp2p, shorter than a test waits.
+// How long one command may take unless it is told otherwise: longer than any deadline of libp2p, shorter than a test
+// waits.
 const commandDeadline = 40 * time.Second
 
 // A command takes its arguments and gives what is to stand under "result".
@@ -35,15 +36,30 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("which subcommand? host, gossip, dht, relay or autonat")
+		return fmt.Errorf("which subcommand? host, gossip, dht, relay, autonat, ipni-publisher or ipni-subscriber")
 	}
 	name := args[0]
 	var options hostOptions
+	var publisher publisherOptions
+	var subscriber subscriberOptions
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	options.flags(flags)
+	deadline := flags.Duration("deadline", commandDeadline, "how long one command may take")
 	prefix := flags.String("prefix", "/dagmesh/test", "dht: what stands before /kad/1.0.0")
+	switch name {
+	case "ipni-publisher":
+		publisher.flags(flags)
+	case "ipni-subscriber":
+		subscriber.flags(flags)
+	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
+	}
+	if name == "ipni-publisher" {
+		var err error
+		if options.key, err = publisher.key(); err != nil {
+			return err
+		}
 	}
 
 	host, err := options.start()
@@ -52,6 +68,7 @@ func run(args []string) error {
 	}
 	defer host.Close()
 	commands := hostCommands(host)
+	ready := map[string]any{"event": "ready", "peer": host.ID(), "addrs": fullAddrs(host)}
 	switch name {
 	case "host":
 	case "gossip":
@@ -62,18 +79,22 @@ func run(args []string) error {
 		err = addRelay(host)
 	case "autonat":
 		err = addAutonat(host, commands)
+	case "ipni-publisher":
+		err = publisher.add(host, commands, ready)
+	case "ipni-subscriber":
+		err = subscriber.add(host, commands, ready)
 	default:
 		err = fmt.Errorf("there is no subcommand %q", name)
 	}
 	if err != nil {
 		return err
 	}
-	emit(map[string]any{"event": "ready", "peer": host.ID(), "addrs": fullAddrs(host)})
-	return serve(commands)
+	emit(ready)
+	return serve(commands, *deadline)
 }
 
 // serve carries out commands, one at a time, until the input ends.
-func serve(commands map[string]command) error {
+func serve(commands map[string]command, deadline time.Duration) error {
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -81,7 +102,7 @@ func serve(commands map[string]command) error {
 		if len(words) == 0 {
 			continue
 		}
-		result, err := carryOut(commands, words)
+		result, err := carryOut(commands, words, deadline)
 		if err != nil {
 			emit(map[string]any{"event": "failed", "command": lines.Text(), "error": err.Error()})
 		} else {
@@ -91,12 +112,12 @@ func serve(commands map[string]command) error {
 	return lines.Err()
 }
 
-func carryOut(commands map[string]command, words []string) (any, error) {
+func carryOut(commands map[string]command, words []string, deadline time.Duration) (any, error) {
 	do, ok := commands[words[0]]
 	if !ok {
 		return nil, fmt.Errorf("there is no command %q", words[0])
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), commandDeadline)
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	return do(ctx, words[1:])
 }

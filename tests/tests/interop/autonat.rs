@@ -1,10 +1,11 @@
-//! AutoNAT v2 with go-libp2p: each side proves to the other that an address of its own is reachable.
+//! AutoNAT with go-libp2p: each side has addresses of its own tested by the other.
 
+use dagmesh_core::limits;
 use dagmesh_tests::{Daemon, wait_for, wait_for_some};
 
 use crate::{
     go::{self, GoPeer, GoProgram},
-    support::{SOON, daemon, daemon_addr},
+    support::{SOON, daemon, daemon_addr, has},
 };
 
 /// A daemon and a Go peer that test addresses for others.
@@ -45,4 +46,23 @@ async fn we_prove_that_an_address_of_go_is_reachable() {
     })
     .await;
     assert_eq!(answer, "Public");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn we_dial_back_for_a_client_of_go_that_knows_version_1_alone_and_not_too_often() {
+    let Some(go) = go::program().await else { return };
+    let (ours, mut theirs) = testers(go).await;
+    theirs.ask(&format!("dial {}", daemon_addr(&ours, "tcp"))).await;
+    let served = theirs.sees("identified", ours.peer_id()).await;
+    assert!(has(&served["protocols"], "/libp2p/autonat/1.0.0"), "{served}");
+
+    let dial_back = format!("dial-back {}", ours.peer_id());
+    for _ in 0..limits::AUTONAT_V1_DIALS_PER_PEER {
+        theirs.ask(&dial_back).await;
+    }
+    // Each was a connection of its own, which we opened.
+    let opened = theirs.all("connected").iter().filter(|seen| seen["direction"] == "inbound").count();
+    assert_eq!(opened, limits::AUTONAT_V1_DIALS_PER_PEER);
+    let refused = theirs.try_ask(&dial_back).await.expect_err("one more in the same minute");
+    assert!(refused.contains("E_DIAL_REFUSED"), "{refused}");
 }

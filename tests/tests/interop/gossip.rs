@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     go::{self, GoPeer, GoProgram},
-    support::{HEADS, SOON, addr_of, daemon, daemon_addr, publish},
+    support::{HEADS, SOON, addr_of, daemon, daemon_addr, hex, publish},
 };
 
 /// A Go peer that takes part in a topic and is connected with whoever listens there.
@@ -111,8 +111,4 @@ async fn announced(theirs: &GoPeer, ours: &dagmesh_tests::Daemon, head: &str) {
     assert_eq!((&message["topic"], &message["from"]), (&HEADS.into(), &ours.peer_id().into()), "{message}");
     // CID, addresses, extra data; a fourth item would name another publisher than the sender.
     assert_eq!((&message["signed"], &message["items"]), (&true.into(), &3.into()), "{message}");
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,6 +13,22 @@ pub(crate) use dagmesh_tests::peer::SOON;
 pub(crate) const HEADS: &str = "/dagmesh/heads/test";
 pub(crate) const DHT: &str = "/dagmesh/test";
 
+/// What has to be set for these tests to run.
+const SWITCH: &str = "DAGMESH_INTEROP";
+
+/// Whether this run is to build and start peers that others wrote; if not, why.
+pub(crate) fn switched_on() -> Result<(), String> {
+    if std::env::var_os(SWITCH).is_some_and(|value| value == "1") {
+        return Ok(());
+    }
+    Err(format!("{SWITCH}=1 is not set; `just interop` runs the tests with peers that others wrote"))
+}
+
+/// What a test needs; where it cannot be had, the reason is printed, and the test is to return.
+pub(crate) fn or_skip<T>(found: &Result<T, String>) -> Option<&T> {
+    found.as_ref().inspect_err(|why| println!("skipped: {why}")).ok()
+}
+
 /// A daemon with these arguments and this environment, that logs enough to understand a failure.
 pub(crate) async fn daemon(args: &[&str], env: &[(&str, &str)]) -> Daemon {
     let mut options = DaemonOptions::default();
@@ -65,4 +81,9 @@ pub(crate) async fn publish(daemon: &Daemon, text: &str) -> String {
     let (_folder, path) = file(text);
     let published = daemon.json(&["publish", path.to_str().expect("a path of UTF-8")]).await;
     published["head"].as_str().unwrap_or_else(|| panic!("no head in {published}")).to_owned()
+}
+
+/// Bytes as the peers write them.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
