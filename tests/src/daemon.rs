@@ -5,7 +5,10 @@ use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -381,3 +384,14 @@ fn describe(command: &str, result: io::Result<ExitStatus>) -> Result<(), String>
 
 #[cfg(test)]
 mod tests;
+
+/// A port of loopback for what has to come back where it was: free, given out once, and below those that the system
+/// gives away by itself (Linux: 32,768 and up, other systems higher), so that nobody else's connection takes it between.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
+    (0..10_000)
+        .map(|_| 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000) % 10_000)
+        .find(|&port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .expect("a free port")
+}

@@ -1,6 +1,7 @@
 //! What the tests across nodes, and the measurements, stand on.
 //!
 //! - [`Daemon`] is a real `dagmesh daemon` process with a home of its own; its [`run`](Daemon::run) is the command line.
+//! - [`api`] asks a daemon over its API, and watches it.
 //! - [`Peer`](peer::Peer) is a node in this process, where a test needs its handle.
 //! - [`Hostile`](hostile::Hostile) is a peer that does what it is told, and should not.
 //! - [`DelayProxy`] is a long, slow or broken line between two nodes, in user space.
@@ -10,6 +11,7 @@
 //!
 //! All of it panics with the reason rather than to return errors: a test that cannot go on has failed.
 
+pub mod api;
 pub mod daemon;
 pub mod disk;
 pub mod folder;

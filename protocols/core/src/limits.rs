@@ -157,8 +157,8 @@ pub const MAX_IPNI_CHUNK_ENTRIES: usize = 65_536;
 pub const MAX_IPNI_HAMT_FANOUT: usize = 1024;
 /// Entries of advertisements fetched at once while their chain comes, so that the chain keeps a connection of its own.
 pub const MAX_IPNI_AHEAD_REQUESTS: usize = 16;
-/// Blocks of entries fetched, or to be fetched, before the sync asks for them.
-pub const MAX_IPNI_AHEAD_BLOCKS: usize = 16_384;
+/// Blocks of entries fetched, or to be fetched, before the sync asks for them; what a kill loses of them comes again.
+pub const MAX_IPNI_AHEAD_BLOCKS: usize = 2_048;
 /// Bytes of entries that wait in memory until the sync asks for them. Beyond it, they are fetched when they are asked for.
 pub const MAX_IPNI_AHEAD_BYTES: u64 = 16 << 20;
 /// Multihashes in one list or CAR that becomes an advertisement: 40 bytes each, over several hundred chunks.

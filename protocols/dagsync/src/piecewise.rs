@@ -22,8 +22,8 @@ use crate::{
     message::{End, Frame, Status},
 };
 
-/// While blocks trickle, what came is made durable this often, as in [`transfer`](crate::transfer).
-const TICK: Duration = Duration::from_secs(5);
+/// What came is made durable this often: block by block, a few megabytes a second come at the most.
+const TICK: Duration = Duration::from_secs(1);
 /// Blocks that are asked for at once.
 const WINDOW: usize = limits::MAX_PIECEWISE_REQUESTS;
 

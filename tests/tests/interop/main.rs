@@ -10,6 +10,7 @@
 mod autonat;
 mod go;
 mod gossip;
+mod ipni;
 mod js;
 mod kademlia;
 mod kubo;

@@ -47,6 +47,11 @@ impl Peer {
         self.ready["peer"].as_str().expect("a peer id")
     }
 
+    /// What it told when it was ready.
+    pub(crate) fn ready(&self) -> &Value {
+        &self.ready
+    }
+
     /// Where it can be dialled over a transport (`tcp`, `quic-v1`, `ws`), with its peer id.
     pub(crate) fn addr(&self, transport: &str) -> String {
         let addrs = self.ready["addrs"].as_array().expect("addresses").iter().filter_map(Value::as_str);
