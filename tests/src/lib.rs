@@ -6,6 +6,7 @@
 //! - [`Hostile`](hostile::Hostile) is a peer that does what it is told, and should not.
 //! - [`DelayProxy`] is a long, slow or broken line between two nodes, in user space.
 //! - [`SmallDisk`] and [`FailingDisk`] are filesystems that are full, or fail at a sync.
+//! - [`Nat`](nat::Nat) is a network of machines behind routers that translate addresses.
 //! - [`make_folder`] makes the same folder for the same seed; [`assert_same_folder`] compares two of them byte by byte.
 //! - [`wait_for`] waits for a condition with a deadline, so that no test sleeps for luck.
 //!
@@ -16,11 +17,12 @@ pub mod daemon;
 pub mod disk;
 pub mod folder;
 pub mod hostile;
+pub mod nat;
 pub mod peer;
 pub mod proxy;
 pub mod wait;
 
-pub use daemon::{Daemon, DaemonOptions, Output};
+pub use daemon::{Daemon, DaemonOptions, Output, dagmesh_binary};
 pub use disk::{FailingDisk, Failure, SmallDisk};
 pub use folder::{assert_same_folder, edit_files, folder_differences, make_folder, make_oddities};
 pub use proxy::{DelayProxy, Line};

@@ -35,6 +35,19 @@ pub(super) fn is_relayed(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
+/// The relay that the address goes through.
+pub(super) fn relay_of(addr: &Multiaddr) -> Option<PeerId> {
+    let mut relay = None;
+    for part in addr {
+        match part {
+            Protocol::P2p(peer) => relay = Some(peer),
+            Protocol::P2pCircuit => return relay,
+            _ => {}
+        }
+    }
+    None
+}
+
 /// Whether the address is a loopback one.
 pub(super) fn is_loopback(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| match part {

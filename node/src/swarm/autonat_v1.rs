@@ -47,15 +47,16 @@ pub(super) struct AutonatV1 {
 impl AutonatV1 {
     pub(super) fn new(local: PeerId, config: &SwarmConfig) -> Self {
         let minute = Duration::from_secs(60);
-        // In a test nobody waits for a minute.
-        let (boot_delay, retry_interval) = match config.profile {
-            Profile::Test => (Duration::from_millis(500), Duration::from_millis(500)),
-            _ => (Duration::from_secs(15), Duration::from_secs(90)),
+        // In a test nobody waits for a minute. No server is asked twice before the others have been: it is several
+        // witnesses that are wanted.
+        let (boot_delay, retry_interval, throttle_server_period) = match config.profile {
+            Profile::Test => (minute / 120, minute / 120, minute / 12),
+            _ => (minute / 4, minute * 3 / 2, minute * 15),
         };
         let inner = autonat::Config {
             boot_delay,
             retry_interval,
-            throttle_server_period: retry_interval,
+            throttle_server_period,
             // Only peers that are known to serve it are asked; see `identified`.
             use_connected: false,
             max_peer_addresses: limits::AUTONAT_V1_ADDRS,
@@ -170,10 +171,10 @@ impl NetworkBehaviour for AutonatV1 {
                     return;
                 }
             }
-            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. }) => {
-                if self.dial_backs.remove(connection_id) {
-                    self.opened.push_back((Instant::now(), *peer_id, *connection_id));
-                }
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. })
+                if self.dial_backs.remove(connection_id) =>
+            {
+                self.opened.push_back((Instant::now(), *peer_id, *connection_id));
             }
             FromSwarm::DialFailure(DialFailure { connection_id, .. }) => {
                 self.dial_backs.remove(connection_id);

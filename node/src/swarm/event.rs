@@ -121,11 +121,11 @@ pub enum Direction {
 pub struct PeerInfo {
     /// The peer.
     pub peer: PeerId,
-    /// Its address on the oldest connection.
+    /// Its address on the oldest direct connection, or the oldest of all where none is direct.
     pub addr: Multiaddr,
-    /// Who dialled the oldest connection.
+    /// Who dialled that connection.
     pub direction: Direction,
-    /// Whether the oldest connection runs through a relay; the address of one that came in does not tell.
+    /// Whether that connection runs through a relay; the address of one that came in does not tell.
     pub relayed: bool,
     /// Connections with it.
     pub connections: usize,

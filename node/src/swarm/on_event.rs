@@ -80,6 +80,8 @@ impl Worker {
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::debug!(error = chain(&error), "listener error");
             }
+            // Seen through a relay, we have a peer id and no address.
+            SwarmEvent::NewExternalAddrCandidate { address } if address::socket_of(&address).is_none() => {}
             SwarmEvent::NewExternalAddrCandidate { address } => self.observed.candidate(address),
             SwarmEvent::ExternalAddrConfirmed { address } => {
                 // A neighbour on the same network proves nothing to the rest of the world.
@@ -117,6 +119,12 @@ impl Worker {
             let _caller_has_gone = dial.reply.send(Ok(peer));
         }
         if first {
+            // A listener at a relay cannot begin while the relay is being dialled for another reason.
+            let now = Instant::now();
+            for (_, due) in self.relays.iter_mut().filter(|(addr, _)| address::relay_of(addr) == Some(peer)) {
+                *due = now;
+            }
+            self.listen_at_relays(now);
             let direction = if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound };
             self.emit(MeshEvent::PeerConnected { peer, addr, direction });
         }
@@ -151,7 +159,9 @@ impl Worker {
                     self.peers.pinged(&event.peer, rtt);
                 }
             }
-            BehaviourEvent::AutonatClient(autonat::v2::client::Event { tested_addr, server, result, .. }) => {
+            BehaviourEvent::AutonatClient(autonat::v2::client::Event { tested_addr, server, result, .. })
+                if address::socket_of(&tested_addr).is_some() =>
+            {
                 let error = result.err().map(|error| error.to_string());
                 if self.observed.tested(tested_addr.clone(), server, SystemTime::now(), error.clone()) {
                     self.swarm.remove_external_address(&address::without_peer(&tested_addr));

@@ -125,12 +125,14 @@ impl Peers {
     /// The connected peers; `more` adds topics and protection.
     pub(super) fn list(&self, now: Instant, mut more: impl FnMut(&mut PeerInfo)) -> Vec<PeerInfo> {
         let info = |(peer, entry): (&PeerId, &Connected)| {
-            let oldest = entry.connections.first()?;
+            // A direct one where there is one: after a hole punch the relayed connection is the older.
+            let direct = entry.connections.iter().find(|it| !it.relayed);
+            let shown = direct.or_else(|| entry.connections.first())?;
             let mut info = PeerInfo {
                 peer: *peer,
-                addr: oldest.addr.clone(),
-                direction: oldest.direction,
-                relayed: oldest.relayed,
+                addr: shown.addr.clone(),
+                direction: shown.direction,
+                relayed: shown.relayed,
                 connections: entry.connections.len(),
                 protocols: entry.protocols.clone(),
                 agent: entry.agent.clone(),
@@ -205,6 +207,26 @@ mod tests {
 
     fn addr(port: u16) -> Multiaddr {
         format!("/ip4/8.8.8.8/tcp/{port}").parse().unwrap()
+    }
+
+    #[test]
+    fn a_direct_connection_is_shown_before_an_older_relayed_one() {
+        let (mut peers, peer, now) = (Peers::default(), PeerId::random(), Instant::now());
+        let relayed = addr(1).with(libp2p::multiaddr::Protocol::P2pCircuit);
+        for (id, remote) in [(1, relayed), (2, addr(2)), (3, addr(3))] {
+            let endpoint = ConnectedPoint::Dialer {
+                address: remote,
+                role_override: libp2p::core::Endpoint::Dialer,
+                port_use: libp2p::core::transport::PortUse::Reuse,
+            };
+            peers.opened(peer, ConnectionId::new_unchecked(id), &endpoint, now);
+        }
+        let shown = |peers: &Peers| peers.list(now, |_| ()).pop().map(|it| (it.relayed, it.connections));
+        assert_eq!(shown(&peers), Some((false, 3)));
+        assert_eq!(peers.list(now, |_| ())[0].addr, addr(2));
+        peers.closed(&peer, ConnectionId::new_unchecked(2));
+        peers.closed(&peer, ConnectionId::new_unchecked(3));
+        assert_eq!(shown(&peers), Some((true, 1)));
     }
 
     #[test]

@@ -310,6 +310,23 @@ async fn a_withdrawn_key_is_not_published_when_somebody_comes() {
     assert!(within("walk", hub.handle.find_providers(withdrawn, 1)).await.unwrap().is_empty());
 }
 
+/// To join through it, the node dials it at the moment at which its listener would.
+#[tokio::test]
+async fn a_relay_may_be_a_bootstrap_peer_too() {
+    let relay = Node::with(|config| config.relay_server = true).await;
+    let (addr, server) = (relay.tcp().await, relay.peer());
+    let mut node = Node::with(|config| {
+        config.listen = vec![config.listen[0].clone(), addr.clone().with(libp2p::multiaddr::Protocol::P2pCircuit)];
+        config.bootstrap = vec![addr];
+    })
+    .await;
+    // Within the deadline, which is shorter than the time after which a listener that ended is opened again.
+    node.event("reservation", |event| {
+        matches!(event, MeshEvent::RelayReserved { relay } if *relay == server).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_node_that_listens_at_a_relay_is_reached_through_it() {
     let relay = Node::with(|config| config.relay_server = true).await;

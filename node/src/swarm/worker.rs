@@ -245,7 +245,8 @@ impl Worker {
         }
     }
 
-    fn listen_at_relays(&mut self, now: Instant) {
+    /// Opens the listeners at relays whose time has come.
+    pub(super) fn listen_at_relays(&mut self, now: Instant) {
         let due: Vec<_> = self.relays.extract_if(.., |(_, at)| *at <= now).collect();
         for (addr, _) in due {
             match self.swarm.listen_on(addr.clone()) {

@@ -21,7 +21,7 @@ pub struct Identity {
 pub struct PeerInfo {
     /// Its peer id.
     pub peer_id: PeerId,
-    /// The address of the oldest connection with it.
+    /// The address of the oldest direct connection with it, or of the oldest of all where none is direct.
     pub addr: Multiaddr,
     /// The protocols that it told; empty until it has.
     pub protocols: Vec<String>,
@@ -31,7 +31,7 @@ pub struct PeerInfo {
     /// Connections with it.
     #[serde(default)]
     pub connections: u32,
-    /// Whether the oldest connection runs through a relay.
+    /// Whether none of them is direct: all run through a relay.
     #[serde(default)]
     pub relayed: bool,
     /// Round trip of the last ping, in milliseconds.

@@ -10,6 +10,7 @@ mod crash;
 mod faults;
 mod follow;
 mod learn;
+mod nat;
 mod providers;
 mod publish;
 mod scenarios;
