@@ -17,15 +17,20 @@ use crate::{serving::tell, support::*};
 
 const HONEST: &str = "GET /.well-known/libp2p HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
-/// A server with waits of a second, straight on its socket.
-async fn brisk_server(chain: Arc<Chain>) -> SocketAddr {
+/// A server, straight on its socket.
+async fn server(chain: Arc<Chain>, pace: Pace) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let addr = listener.local_addr().expect("is bound");
-    let mut pace = brisk();
-    pace.idle = Duration::from_secs(1);
     let server = Server::with_pace(chain, pace);
     tokio::spawn(async move { server.serve(listener, None, std::future::pending::<()>()).await });
     addr
+}
+
+/// One that waits a second for its clients.
+async fn brisk_server(chain: Arc<Chain>) -> SocketAddr {
+    let mut pace = brisk();
+    pace.idle = Duration::from_secs(1);
+    server(chain, pace).await
 }
 
 async fn is_well(addr: SocketAddr) {
@@ -56,7 +61,7 @@ async fn a_head_that_comes_byte_by_byte_loses_its_place() {
 
 #[tokio::test]
 async fn one_source_has_its_share_of_connections_and_gets_it_back() {
-    let addr = brisk_server(Arc::default()).await;
+    let addr = server(Arc::default(), Pace::default()).await;
     let mut open = Vec::new();
     for _ in 0..MAX_HTTP_CONNECTIONS_PER_SOURCE {
         let mut tcp = TcpStream::connect(addr).await.expect("connects");
@@ -80,7 +85,7 @@ async fn one_source_has_its_share_of_connections_and_gets_it_back() {
 
 #[tokio::test]
 async fn heads_over_the_cap_are_refused() {
-    let addr = brisk_server(Arc::default()).await;
+    let addr = server(Arc::default(), Pace::default()).await;
     let with = |field: String| format!("GET /.well-known/libp2p HTTP/1.1\r\nconnection: close\r\n{field}\r\n");
     for (field, status) in [
         (format!("x: {}\r\n", "y".repeat(MAX_HTTP_HEAD_BYTES / 2)), "200 OK"),
@@ -107,7 +112,7 @@ async fn heads_over_the_cap_are_refused() {
 
 #[tokio::test]
 async fn what_is_no_http_is_answered_with_400_or_not_at_all() {
-    let addr = brisk_server(Arc::default()).await;
+    let addr = server(Arc::default(), Pace::default()).await;
     for garbage in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
         b"\0\0\0\0\r\n\r\n",
@@ -161,7 +166,7 @@ async fn a_body_over_the_cap_is_refused_before_it_is_read() {
 
 #[tokio::test]
 async fn ten_thousand_wrong_paths_on_one_connection_harm_nobody() {
-    let addr = brisk_server(Arc::default()).await;
+    let addr = server(Arc::default(), Pace::default()).await;
     let (mut reader, mut writer) = TcpStream::connect(addr).await.expect("connects").into_split();
     // All at once, without waiting for an answer: they are read as they are answered.
     let writing = tokio::spawn(async move {

@@ -12,7 +12,7 @@ use crate::support::*;
 
 async fn refused(answer: impl Into<Vec<u8>>) -> NetError {
     let (addr, _) = saying(answer).await;
-    fetch(addr, &raw("a block")).await.expect_err("refused")
+    fetch(patient(), addr, &raw("a block")).await.expect_err("refused")
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn a_body_without_an_end_is_read_up_to_its_cap() {
             }
         })
         .await;
-        let error = fetch(addr, &raw("a block")).await.expect_err("refused");
+        let error = fetch(patient(), addr, &raw("a block")).await.expect_err("refused");
         assert!(matches!(error, NetError::TooLarge { max: MAX_BLOCK_BYTES, .. }) && error.is_bad_peer(), "{error}");
         // What the sockets on both sides swallow comes on top.
         let sent = soon(told.recv()).await.expect("the publisher ends");
@@ -53,7 +53,7 @@ async fn a_body_without_an_end_is_read_up_to_its_cap() {
 async fn a_block_of_the_cap_is_taken_and_one_byte_more_is_not() {
     for (len, taken) in [(MAX_BLOCK_BYTES, true), (MAX_BLOCK_BYTES + 1, false)] {
         let (addr, _) = saying(ok(&vec![7; len])).await;
-        let fetched = fetch(addr, &raw(vec![7; MAX_BLOCK_BYTES])).await;
+        let fetched = fetch(patient(), addr, &raw(vec![7; MAX_BLOCK_BYTES])).await;
         assert_eq!(fetched.is_ok(), taken, "{len}");
     }
 }
@@ -81,7 +81,7 @@ async fn a_head_of_another_or_with_a_forged_signature_is_refused() {
         (b"".to_vec(), false),
     ] {
         let (addr, _) = saying(ok(&body)).await;
-        let answer = soon(client(brisk()).remote(peer, &[http(addr)]).head()).await;
+        let answer = soon(client(patient()).remote(peer, &[http(addr)]).head()).await;
         assert_eq!(answer.is_ok(), ours, "{answer:?}");
         if let Err(error) = answer {
             assert!(error.is_bad_peer(), "{error}");
@@ -104,7 +104,7 @@ async fn one_byte_at_a_time_is_too_slow() {
     for head in ["HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", "HTTP/1.1 200 OK\r\nx: "] {
         let (addr, asked) = slowly(head).await;
         let begun = Instant::now();
-        let error = fetch(addr, &raw("a block")).await.expect_err("refused");
+        let error = fetch(brisk(), addr, &raw("a block")).await.expect_err("refused");
         assert!(matches!(error, NetError::TooSlow { .. } | NetError::Deadline { .. }), "{error}");
         assert!(!error.is_bad_peer() && !error.is_temporary(), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(20), "the place is free again");
@@ -119,7 +119,7 @@ async fn silence_ends_at_the_deadline() {
         std::future::pending::<()>().await;
     })
     .await;
-    let error = fetch(addr, &raw("a block")).await.expect_err("refused");
+    let error = fetch(brisk(), addr, &raw("a block")).await.expect_err("refused");
     assert!(matches!(error, NetError::Deadline { .. }), "{error}");
 }
 
@@ -195,7 +195,7 @@ async fn what_began_with_tls_does_not_go_on_without() {
     let tls = dagmesh_ipnisync::net::tls_config(cert.as_bytes(), key.as_bytes()).expect("a configuration");
     let tls = futures_rustls::TlsAcceptor::from(tls);
     let (addr, _) = tls_publisher(tls, answer).await;
-    let config = ClientConfig { pace: brisk(), extra_roots: cert.into(), ..ClientConfig::default() };
+    let config = ClientConfig { pace: patient(), extra_roots: cert.into(), ..ClientConfig::default() };
     let addr = format!("/dns4/localhost/tcp/{}/https", addr.port()).parse().expect("an address");
     let remote = Client::new(config, None).expect("a client").remote(PeerId::random(), &[addr]);
     let error = soon(remote.block(*block.cid(), Kind::EntryChunk)).await.expect_err("refused");

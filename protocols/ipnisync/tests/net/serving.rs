@@ -159,7 +159,7 @@ async fn whoever_is_too_many_is_told_to_come_again() {
     let chain = Arc::new(Chain::default());
     let block = raw("a block");
     chain.hold([&block]);
-    let mut pace = brisk();
+    let mut pace = patient();
     pace.queue = Duration::from_millis(100);
     let server = Server::with_pace(chain.clone(), pace);
     let (mut node, client) =

@@ -159,13 +159,19 @@ pub(crate) fn http(addr: SocketAddr) -> Multiaddr {
     format!("/ip4/{}/tcp/{}/http", addr.ip(), addr.port()).parse().expect("an address")
 }
 
-/// Waits short enough for a test: a second where a node waits twenty.
-pub(crate) fn brisk() -> Pace {
+/// The waits of a node, but for those between attempts: nothing of an honest peer is late on a busy machine.
+pub(crate) fn patient() -> Pace {
     let mut pace = Pace::default();
+    pace.retries = [10, 20, 40].map(Duration::from_millis).to_vec();
+    pace
+}
+
+/// A second where a node waits twenty, for peers that are meant to be late.
+pub(crate) fn brisk() -> Pace {
+    let mut pace = patient();
     pace.answer = Duration::from_secs(1);
     pace.window = Duration::from_secs(1);
     pace.min_bytes = 1024;
-    pace.retries = [10, 20, 40].map(Duration::from_millis).to_vec();
     pace
 }
 
@@ -288,8 +294,8 @@ pub(crate) async fn read_head(tcp: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-/// The block that a request is about, of a publisher at `addr`, with brisk waits.
-pub(crate) async fn fetch(addr: SocketAddr, block: &Block) -> Result<Block, NetError> {
-    let remote = client(brisk()).remote(PeerId::random(), &[http(addr)]);
+/// Fetches a block from a publisher at `addr`.
+pub(crate) async fn fetch(pace: Pace, addr: SocketAddr, block: &Block) -> Result<Block, NetError> {
+    let remote = client(pace).remote(PeerId::random(), &[http(addr)]);
     soon(remote.block(*block.cid(), dagmesh_ipnisync::net::Kind::Advertisement)).await
 }

@@ -125,6 +125,9 @@ impl Client {
         if !matches!(target.scheme(), "http" | "https") {
             return Err(bad(format!("{} is not spoken here", target.scheme())));
         }
+        if !target.username().is_empty() || target.password().is_some() {
+            return Err(bad("names and passwords are not sent".to_owned()));
+        }
         if target.path() == "/" {
             target.set_path(ANNOUNCE_PATH);
         }
