@@ -10,7 +10,7 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt, stream::FuturesU
 use libp2p::identity::Keypair;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 use crate::{serving::tell, support::*};
@@ -199,6 +199,16 @@ async fn answers_that_nobody_reads_are_given_up() {
         tcp.write_all(request.as_bytes()).await.expect("sent");
         deaf.push(tcp);
     }
+    chain.is_asked(deaf.len()).await;
+    // Others are served meanwhile: the largest of blocks, and from another address.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.2:0".parse().expect("an address")).expect("binds");
+    let mut other = soon(socket.connect(addr)).await.expect("connects");
+    let request = format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", block.cid());
+    other.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    soon(other.read_to_end(&mut answer)).await.expect("answered");
+    assert!(answer.ends_with(block.data()));
     // Its places come back although the sockets stay open.
     let freed = async {
         while !tell(addr, HONEST).await.starts_with("HTTP/1.1 200 OK") {

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use dagmesh_core::limits::{MAX_ANNOUNCEMENT_BYTES, MAX_HTTP_REQUESTS, MAX_IPNI_ANNOUNCEMENT_JSON_BYTES};
+use dagmesh_core::limits::{
+    MAX_ANNOUNCEMENT_BYTES, MAX_HTTP_CONNECTIONS_PER_SOURCE, MAX_HTTP_REQUESTS, MAX_HTTP_STREAMS_PER_PEER,
+    MAX_IPNI_ANNOUNCEMENT_JSON_BYTES,
+};
 use dagmesh_ipnisync::net::{HTTP, Refusal, Server, tls_config};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::identity::Keypair;
@@ -162,35 +165,32 @@ async fn whoever_is_too_many_is_told_to_come_again() {
     let mut pace = patient();
     pace.queue = Duration::from_millis(100);
     let server = Server::with_pace(chain.clone(), pace);
-    let (mut node, client) =
-        (Node::new(&Keypair::generate_ed25519()).await, Node::new(&Keypair::generate_ed25519()).await);
+    let mut node = Node::new(&Keypair::generate_ed25519()).await;
     node.serve(&server);
-    client.dial(&node).await;
     let (addr, _) = serve_tcp(&server, None).await;
     let request = format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", block.cid());
 
-    // The store does not answer, and all places to ask it are taken.
+    // The store does not answer, and all places to ask it are taken, by several: one alone cannot.
     let shut = Arc::clone(&chain.gate).write_owned().await;
     let mut open = Vec::new();
-    for _ in 0..MAX_HTTP_REQUESTS - 10 {
+    for _ in 0..MAX_HTTP_CONNECTIONS_PER_SOURCE - 1 {
         let mut tcp = TcpStream::connect(addr).await.expect("connects");
         tcp.write_all(request.as_bytes()).await.expect("sent");
         open.push(tcp);
     }
+    chain.is_asked(open.len()).await;
     let mut streams = Vec::new();
-    while chain.asked.load(Ordering::SeqCst) < MAX_HTTP_REQUESTS {
-        // One after the other: those that come at once are dropped by the library.
-        let before = chain.asked.load(Ordering::SeqCst);
-        let mut stream = soon(client.control.clone().open_stream(node.peer, HTTP)).await.expect("opens");
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        stream.flush().await.expect("sent");
-        streams.push(stream);
-        soon(async {
-            while chain.asked.load(Ordering::SeqCst) <= before {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+    while open.len() + streams.len() < MAX_HTTP_REQUESTS {
+        let client = Node::new(&Keypair::generate_ed25519()).await;
+        client.dial(&node).await;
+        for _ in 0..MAX_HTTP_STREAMS_PER_PEER.min(MAX_HTTP_REQUESTS - open.len() - streams.len()) {
+            // One after the other: those that come at once are dropped by the library.
+            let mut stream = soon(client.control.clone().open_stream(node.peer, HTTP)).await.expect("opens");
+            stream.write_all(request.as_bytes()).await.expect("sent");
+            stream.flush().await.expect("sent");
+            streams.push(stream);
+            chain.is_asked(open.len() + streams.len()).await;
+        }
     }
     let answer = tell(addr, &request).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: "), "{answer}");
@@ -220,12 +220,7 @@ async fn a_server_that_stops_ends_what_it_answers_and_closes_what_is_idle() {
     let shut = Arc::clone(&chain.gate).write_owned().await;
     let mut busy = TcpStream::connect(addr).await.expect("connects");
     busy.write_all(format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", block.cid()).as_bytes()).await.expect("sent");
-    soon(async {
-        while chain.asked.load(Ordering::SeqCst) == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    chain.is_asked(1).await;
     stop.send(()).expect("is served");
     let mut rest = Vec::new();
     soon(idle.read_to_end(&mut rest)).await.expect("closed");

@@ -54,7 +54,7 @@ pub(crate) struct Chain {
     pub(crate) refusal: Mutex<Option<Refusal>>,
     /// While it is held, blocks wait.
     pub(crate) gate: Arc<tokio::sync::RwLock<()>>,
-    pub(crate) asked: AtomicUsize,
+    pub(crate) asked: tokio::sync::watch::Sender<usize>,
 }
 
 impl Chain {
@@ -84,6 +84,11 @@ impl Chain {
         (chain, blocks)
     }
 
+    /// Waits until so many blocks were asked for.
+    pub(crate) async fn is_asked(&self, times: usize) {
+        soon(self.asked.subscribe().wait_for(|asked| *asked >= times)).await.expect("is counted");
+    }
+
     pub(crate) fn hold<'a>(&self, blocks: impl IntoIterator<Item = &'a Block>) {
         let mut held = self.blocks.lock().expect("not poisoned");
         held.extend(blocks.into_iter().map(|block| (*block.cid(), block.data().clone())));
@@ -105,7 +110,7 @@ impl Source for Chain {
     }
 
     fn block(&self, cid: Cid) -> BoxFuture<'static, Result<Option<Bytes>, String>> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.asked.send_modify(|asked| *asked += 1);
         let block = self.blocks.lock().expect("not poisoned").get(&cid).cloned();
         let gate = Arc::clone(&self.gate);
         async move {
