@@ -11,7 +11,7 @@ use dagmesh_core::{
 };
 use dagmesh_dag::SignedHead;
 use libp2p_identity::PeerId;
-use multiaddr::Multiaddr;
+use multiaddr::{Multiaddr, Protocol};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error as _, IgnoredAny, SeqAccess, Visitor},
@@ -141,7 +141,7 @@ fn check_addrs(lens: impl ExactSizeIterator<Item = usize>) -> Result<(), Announc
 fn read_addrs(addrs: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Multiaddr>, AnnounceError> {
     let mut read = Vec::with_capacity(addrs.size_hint().0);
     for (index, addr) in addrs.enumerate() {
-        match Multiaddr::try_from(addr) {
+        match Multiaddr::try_from(addr.clone()).or_else(|error| read_old_addr(&addr, error)) {
             Ok(addr) if addr.is_empty() => {}
             Ok(addr) => read.push(addr),
             Err(multiaddr::Error::UnknownProtocolId(_)) => {}
@@ -149,6 +149,33 @@ fn read_addrs(addrs: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Multiaddr>, An
         }
     }
     Ok(read)
+}
+
+/// `/http-path` was `/httpath` before it had a code of its own, with its text percent-encoded. Old publishers still say
+/// so (go-libipni 0.7, `maurl`).
+fn read_old_addr(mut bytes: &[u8], error: multiaddr::Error) -> Result<Multiaddr, multiaddr::Error> {
+    const OLD: [u8; 4] = [0x80, 0x84, 0xc0, 0x01];
+    const NEW: [u8; 2] = [0xe1, 0x03];
+    if !matches!(error, multiaddr::Error::UnknownProtocolId(0x30_0200)) {
+        return Err(error);
+    }
+    let mut addr = Multiaddr::empty();
+    while !bytes.is_empty() {
+        let Some(old) = bytes.strip_prefix(&OLD) else {
+            let (part, rest) = Protocol::from_bytes(bytes)?;
+            addr.push(part);
+            bytes = rest;
+            continue;
+        };
+        let renamed = [&NEW[..], old].concat();
+        let (part, rest) = Protocol::from_bytes(&renamed)?;
+        let Protocol::HttpPath(text) = part else { return Err(error) };
+        // As text it is decoded; a slash would begin another part.
+        let path: Multiaddr = format!("/http-path/{}", text.replace('/', "%2F")).parse()?;
+        path.iter().for_each(|part| addr.push(part));
+        bytes = old.get(old.len().saturating_sub(rest.len())..).unwrap_or_default();
+    }
+    Ok(addr)
 }
 
 /// The original takes an empty text for none.
@@ -281,6 +308,25 @@ mod tests {
         assert_eq!(Announcement::decode(&unknown).expect("an announcement").addrs, [addr()]);
         let short = [&[0x83][..], &cid_item(), &[0x81, 0x43, 0x04, 127, 0, 0x40]].concat();
         assert!(matches!(Announcement::decode(&short), Err(AnnounceError::Addr { index: 0, .. })));
+    }
+
+    #[test]
+    fn the_old_form_of_a_path_is_read_as_the_new_one() {
+        let tail = [&[0xe0, 0x03, 0x80, 0x84, 0xc0, 0x01, 0x0a][..], b"a%2Fb%20cd"].concat();
+        for (end, expected) in [(&[][..], "/http/http-path/a%2Fb%20cd"), (&[0x01], "broken"), (&ADDR, "more")] {
+            let addr = [&ADDR[..], &tail, end].concat();
+            let list = [&[0x81, 0x58, addr.len() as u8][..], &addr].concat();
+            let read = Announcement::decode(&[&[0x83][..], &cid_item(), &list, &[0x40]].concat());
+            match expected {
+                // Code 1 is none, so the address is one that we do not know.
+                "broken" => assert!(read.expect("an announcement").addrs.is_empty()),
+                "more" => assert_eq!(read.expect("an announcement").addrs[0].iter().count(), 6),
+                path => assert_eq!(
+                    read.expect("an announcement").addrs[0].to_string(),
+                    format!("/ip4/127.0.0.1/tcp/3003{path}")
+                ),
+            }
+        }
     }
 
     #[test]

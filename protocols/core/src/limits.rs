@@ -209,13 +209,14 @@ pub const MAX_HTTP_REASON_BYTES: usize = 512;
 /// HTTP connections served at once.
 pub const MAX_HTTP_CONNECTIONS: usize = 512;
 /// HTTP connections of one IPv4 address or IPv6 network that are served at once: a proxy in front of us is one.
-pub const MAX_HTTP_CONNECTIONS_PER_SOURCE: usize = 64;
+pub const MAX_HTTP_CONNECTIONS_PER_SOURCE: usize = 32;
 /// Requests over libp2p streams that are served at once.
 pub const MAX_HTTP_STREAMS: usize = 256;
 /// Those of one peer; a further stream is reset. Twice what a client of ours opens, and some for the rest it does.
 pub const MAX_HTTP_STREAMS_PER_PEER: usize = 40;
-/// Requests that read the store or send its blocks at once; a further one waits.
-pub const MAX_HTTP_REQUESTS: usize = 64;
+/// Requests that read the store or send its blocks at once; a further one waits. With the largest of blocks they hold
+/// 256 MiB, and neither a source nor a peer can have even a third of them.
+pub const MAX_HTTP_REQUESTS: usize = 128;
 /// How long it waits, in seconds, before it is told to come again.
 pub const HTTP_QUEUE_SECS: u64 = 5;
 /// When it should come again, in seconds.

@@ -63,7 +63,7 @@ pub(super) struct Ask {
     method: Method,
     header: Option<(HeaderName, HeaderValue)>,
     body: Bytes,
-    /// The cap of an answer's body where its status is 200.
+    /// The cap of what is asked for.
     max: usize,
 }
 
@@ -290,7 +290,7 @@ impl Exchange {
             retry_after: retry_after(&head.headers),
             location: text(LOCATION),
         };
-        if status == 200 {
+        if status == 200 && ask.method == Method::GET {
             if let Some(encoding) = text(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
             {
                 return Err(NetError::Encoding { at: at.to_owned(), encoding });
@@ -298,7 +298,7 @@ impl Exchange {
             answer.body = self.body(body, ask.max, at).await?;
             return Ok((answer, true));
         }
-        // The text of a refusal is for people; if it cannot be had, the status says enough.
+        // Of anything else the status says enough; the text, if it can be had, is for people.
         let body = self.body(body, HTTP_PIECE_BYTES, at).await.ok();
         let whole = body.is_some();
         answer.body = body.unwrap_or_default();

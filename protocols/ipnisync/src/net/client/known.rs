@@ -8,10 +8,13 @@ use std::{
 use dagmesh_core::limits::{MAX_IPNI_PARALLEL, MAX_IPNI_PLACES, MAX_IPNI_PUBLISHERS};
 use hashlink::LruCache;
 use libp2p::PeerId;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use url::Url;
 
-use crate::net::addr::Place;
+use crate::net::{NetError, addr::Place};
 
 /// All that were asked, the one unused for longest making room.
 pub(super) struct Publishers(Mutex<LruCache<PeerId, Arc<Known>>>);
@@ -40,9 +43,12 @@ impl Publishers {
 pub(super) struct Known {
     slots: Semaphore,
     state: Mutex<State>,
-    /// Below what it says itself that its chain is served, `None` where it does not say so.
-    pub(super) named: tokio::sync::Mutex<HashMap<Place, Option<Url>>>,
+    pub(super) named: tokio::sync::Mutex<HashMap<Place, Named>>,
 }
+
+/// Below what a publisher says itself that its chain is served, `None` where it does not say so; or when it could not be
+/// asked, and why.
+pub(super) type Named = Result<Option<Url>, (Instant, NetError)>;
 
 #[derive(Default)]
 struct State {

@@ -20,6 +20,7 @@ use hyper::header::HeaderValue;
 use libp2p::{Multiaddr, PeerId};
 use libp2p_stream::Control;
 use serde::Deserialize;
+use tokio::time::Instant;
 use url::Url;
 
 use self::{
@@ -123,6 +124,9 @@ impl Client {
         let mut target = Url::parse(url).map_err(|error| bad(error.to_string()))?;
         if !matches!(target.scheme(), "http" | "https") {
             return Err(bad(format!("{} is not spoken here", target.scheme())));
+        }
+        if !target.username().is_empty() || target.password().is_some() {
+            return Err(bad("names and passwords are not sent".to_owned()));
         }
         if target.path() == "/" {
             target.set_path(ANNOUNCE_PATH);
@@ -297,31 +301,34 @@ impl Remote {
     /// Below what the publisher itself says that its chain is served at this place, asked once and remembered. `None`
     /// where it does not say so.
     async fn named_base(&self, place: &Place) -> Result<Option<Url>, NetError> {
-        let mut root = self.url(place)?;
-        root.set_path("");
-        // Held while it is asked for: those that want to know as well wait for the answer.
+        let began = Instant::now();
+        // Held while it is asked for: those that want to know as well wait for the answer, or for the failure.
         let mut asked = self.known.named.lock().await;
-        if let Some(named) = asked.get(place) {
-            return Ok(named.clone());
+        match asked.get(place) {
+            Some(Ok(named)) => return Ok(named.clone()),
+            Some(Err((at, error))) if *at >= began => return Err(error.clone()),
+            _ => {}
         }
-        let mut named = None;
-        for path in [PROTOCOLS_PATH, OLD_PROTOCOLS_PATH] {
-            let answer = self.client.exchange.ask(self.route(place), join(&root, path), &Ask::protocols()).await;
-            match answer {
-                Ok(answer) if answer.status == 200 => {
-                    named = path_in(&answer.body).map(|path| join(&root, &path));
-                    break;
-                }
-                Ok(answer) if (400..500).contains(&answer.status) && answer.status != 429 => {}
-                Ok(answer) => return Err(answer.refusal()),
-                Err(error) => return Err(error),
-            }
-        }
+        let named = self.ask_base(place).await;
         if asked.len() > 2 * MAX_IPNI_PLACES {
             asked.clear();
         }
-        asked.insert(place.clone(), named.clone());
-        Ok(named)
+        asked.insert(place.clone(), named.clone().map_err(|error| (Instant::now(), error)));
+        named
+    }
+
+    async fn ask_base(&self, place: &Place) -> Result<Option<Url>, NetError> {
+        let mut root = self.url(place)?;
+        root.set_path("");
+        for path in [PROTOCOLS_PATH, OLD_PROTOCOLS_PATH] {
+            let answer = self.client.exchange.ask(self.route(place), join(&root, path), &Ask::protocols()).await?;
+            match answer.status {
+                200 => return Ok(path_in(&answer.body).map(|path| join(&root, &path))),
+                400..500 if answer.status != 429 => {}
+                _ => return Err(answer.refusal()),
+            }
+        }
+        Ok(None)
     }
 
     /// What all requests at `place` begin with. Of a stream's only the path counts.

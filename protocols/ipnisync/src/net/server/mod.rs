@@ -4,7 +4,7 @@ mod io;
 mod routes;
 mod slots;
 
-use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{future::Future, io::Write, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cid::Cid;
@@ -128,8 +128,8 @@ impl Server {
             let Some(slot) = self.shared.connections.take(slots::source_of(from.ip())) else {
                 tracing::debug!(%from, "too many HTTP connections");
                 if tls.is_none() {
-                    // As much as fits into an empty socket; nobody waits for it.
-                    let _ = tcp.try_write(routes::FULL);
+                    // An empty socket takes it at once; nobody waits for it.
+                    let _ = tcp.into_std().and_then(|mut tcp| tcp.write(routes::FULL));
                 }
                 continue;
             };
@@ -230,14 +230,15 @@ async fn serve_http(
     keep_alive: bool,
     stopped: CancellationToken,
 ) -> Result<(), String> {
-    let idle = shared.pace.idle;
+    // Over a connection the next request may come later; a stream is opened for the one that it carries.
+    let patience = if keep_alive { shared.pace.idle } else { shared.pace.connect };
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, std::convert::Infallible>(routes::answer(&shared, peer, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(idle)
+        .header_read_timeout(patience)
         .max_headers(MAX_HTTP_HEADERS)
         .max_header_size(MAX_HTTP_HEAD_BYTES)
         .max_buf_size(HTTP_PIECE_BYTES)
