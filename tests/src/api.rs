@@ -78,7 +78,7 @@ impl Watch {
         let watch = Self::read(BufReader::new(child.stdout.take().expect("its output")), Some(child));
         // It does not say when it begins to hear. So something is made to happen until it is heard.
         let block = api_call(daemon, "dag/put", &json!({"input": "raw", "codec": "raw", "data": "cHJvYmU="})).await;
-        let probe = json!({"content": {"cid": block["cid"]}, "feed": "probe", "no_announce": true});
+        let probe = json!({"content": {"cid": block.get("cid")}, "feed": "probe", "no_announce": true});
         wait_for_some(SOON, "a watcher that hears", async || {
             api_call(daemon, "publish", &probe).await;
             watch.all("published").first().map(|_| ())
@@ -121,7 +121,7 @@ impl Watch {
 
     /// All events of this name so far.
     pub fn all(&self, event: &str) -> Vec<Value> {
-        self.seen.lock().expect("the events").iter().filter(|seen| seen["event"] == event).cloned().collect()
+        self.seen.lock().expect("the events").iter().filter(|seen| is(seen, "event", event)).cloned().collect()
     }
 
     /// Waits for an event that `fits`.
@@ -138,7 +138,11 @@ impl Watch {
 
     /// Waits for the end of the sync with `head`.
     pub async fn finished(&self, head: &str) -> Value {
-        let ends = |event: &Value| event["event"] == "sync_finished" && event["head"] == head;
+        let ends = |event: &Value| is(event, "event", "sync_finished") && is(event, "head", head);
         self.wait(&format!("the end of the sync with {head}"), ends).await
     }
+}
+
+fn is(event: &Value, field: &str, text: &str) -> bool {
+    event.get(field).is_some_and(|value| value == text)
 }
