@@ -26,6 +26,7 @@ pub mod fanout;
 pub mod file;
 pub mod idle;
 pub mod increment;
+pub mod interop_chain;
 pub mod machine;
 mod nodes;
 mod report;
@@ -60,6 +61,7 @@ pub const ROWS: &[Entry] = &[
     Entry { name: "scale", run: scale::run },
     Entry { name: "idle", run: idle::run },
     Entry { name: "file", run: file::run },
+    Entry { name: "interop-chain", run: interop_chain::run },
 ];
 
 /// Measures, and prints each figure beside its ceiling.

@@ -3,6 +3,7 @@
 //! - [`Daemon`] is a real `dagmesh daemon` process with a home of its own; its [`run`](Daemon::run) is the command line.
 //! - [`api`] asks a daemon over its API, and watches it.
 //! - [`Peer`](peer::Peer) is a node in this process, where a test needs its handle.
+//! - [`Foreign`](foreign::Foreign) is a peer that others wrote, in a process of its own.
 //! - [`Hostile`](hostile::Hostile) is a peer that does what it is told, and should not.
 //! - [`DelayProxy`] is a long, slow or broken line between two nodes, in user space.
 //! - [`SmallDisk`] and [`FailingDisk`] are filesystems that are full, or fail at a sync.
@@ -16,6 +17,7 @@ pub mod api;
 pub mod daemon;
 pub mod disk;
 pub mod folder;
+pub mod foreign;
 pub mod hostile;
 pub mod nat;
 pub mod peer;

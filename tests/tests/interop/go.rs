@@ -8,8 +8,8 @@ use std::{
 
 use tokio::{process::Command, sync::OnceCell};
 
-pub(crate) use crate::peer::Peer as GoPeer;
 use crate::support::{or_skip, switched_on};
+pub(crate) use dagmesh_tests::foreign::Foreign as GoPeer;
 
 /// How the peers name themselves to others.
 pub(crate) const AGENT: &str = "dagmesh-interop-go";

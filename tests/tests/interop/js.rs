@@ -7,14 +7,13 @@ use std::{
 };
 
 use dagmesh::swarm::{AcceptAll, Profile, SwarmConfig};
-use dagmesh_tests::{Daemon, wait_for, wait_for_some};
+use dagmesh_tests::{Daemon, foreign::Foreign, wait_for, wait_for_some};
 use libp2p::{Multiaddr, identity::Keypair};
 use serde_json::Value;
 use tokio::{process::Command, sync::OnceCell};
 
-use crate::{
-    peer::Peer,
-    support::{DHT, HEADS, SOON, addr_of, daemon, daemon_addr, daemon_sees, has, hex, or_skip, publish, switched_on},
+use crate::support::{
+    DHT, HEADS, SOON, addr_of, daemon, daemon_addr, daemon_sees, has, hex, or_skip, publish, switched_on,
 };
 
 const AGENT: &str = "dagmesh-interop-js";
@@ -23,11 +22,11 @@ const AGENT: &str = "dagmesh-interop-js";
 static INSTALLED: OnceCell<Result<Js, String>> = OnceCell::const_new();
 
 /// A peer of js-libp2p that listens.
-async fn js() -> Option<Peer> {
+async fn js() -> Option<Foreign> {
     let js = or_skip(INSTALLED.get_or_init(Js::install).await)?;
     let mut command = Command::new(&js.node);
     command.arg("main.js").args(["--prefix", DHT]).current_dir(&js.folder);
-    Some(Peer::start("the peer of js-libp2p".to_owned(), command).await)
+    Some(Foreign::start("the peer of js-libp2p".to_owned(), command).await)
 }
 
 /// The packages of `tests/interop/js`, and the node that runs them.
@@ -104,7 +103,7 @@ async fn connects_both_ways(over: &str) {
 }
 
 /// Both have identified each other, and reach each other with a ping.
-async fn know_each_other(ours: &Daemon, theirs: &mut Peer) {
+async fn know_each_other(ours: &Daemon, theirs: &mut Foreign) {
     let us = theirs.sees("identified", ours.peer_id()).await;
     assert!(us["agent"].as_str().is_some_and(|agent| agent.starts_with("dagmesh/")), "{us}");
     for protocol in ["/ipfs/ping/1.0.0", "/meshsub/1.1.0", &format!("{DHT}/kad/1.0.0")] {

@@ -14,7 +14,6 @@ mod ipni;
 mod js;
 mod kademlia;
 mod kubo;
-mod peer;
 mod private;
 mod relay;
 mod support;

@@ -6,7 +6,7 @@ use dagmesh_tests::{Daemon, DaemonOptions, wait_for_some};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) use dagmesh_tests::peer::SOON;
+pub(crate) use dagmesh_tests::{foreign::addr_of, peer::SOON};
 
 /// The topic on which our daemons announce heads, and the beginning of their Kademlia protocol: both name the network,
 /// which is `test` in the profile `test`.
@@ -42,15 +42,6 @@ pub(crate) async fn daemon(args: &[&str], env: &[(&str, &str)]) -> Daemon {
 pub(crate) fn daemon_addr(daemon: &Daemon, transport: &str) -> String {
     let addr = addr_of(daemon.listen().iter().map(String::as_str), transport);
     if addr.contains("/p2p/") { addr } else { format!("{addr}/p2p/{}", daemon.peer_id()) }
-}
-
-/// The first address over a transport: `tcp` with nothing on top, `quic-v1` or `ws`.
-pub(crate) fn addr_of<'a>(addrs: impl Iterator<Item = &'a str>, transport: &str) -> String {
-    let is = |addr: &str, part: &str| addr.split('/').any(|it| it == part);
-    let addrs: Vec<&str> = addrs.collect();
-    let fits = |addr: &&&str| is(addr, transport) && (transport == "ws" || !is(addr, "ws"));
-    let addr = addrs.iter().find(fits).unwrap_or_else(|| panic!("no {transport} address in {addrs:?}"));
-    (*addr).to_owned()
 }
 
 /// Waits until the daemon's `peers` shows a peer that `fits`.
