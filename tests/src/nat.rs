@@ -13,11 +13,11 @@ use tempfile::TempDir;
 
 use crate::disk::{path, run};
 
-/// A network of four machines: one that everybody can dial, and two behind routers of their own.
+/// A network of machines: three that everybody can dial, and two behind routers of their own.
 ///
 /// A router gives what leaves it its own address (and keeps the port where it can), and drops what comes in unless it
-/// answers something: what most routers at home do. The addresses are those for tests of networks (RFC 2544); nothing
-/// leads out of here.
+/// answers something: what most routers at home do. Nothing leads out of here. The addresses are of a block that is set
+/// aside for a purpose of its own (RFC 7450): libraries take them for public, as they do not with those for examples.
 #[derive(Debug)]
 pub struct Nat {
     prefix: String,
@@ -29,6 +29,10 @@ pub struct Nat {
 pub enum Place {
     /// In the open, at [`Nat::OPEN`].
     Open,
+    /// In the open too, at [`Nat::SERVERS`]`[0]`.
+    FirstServer,
+    /// In the open too, at [`Nat::SERVERS`]`[1]`.
+    SecondServer,
     /// Behind the first router, seen from outside at [`Nat::FIRST`].
     First,
     /// Behind the second router, seen from outside at [`Nat::SECOND`].
@@ -58,11 +62,13 @@ table ip filter {
 
 impl Nat {
     /// The address of the machine in the open.
-    pub const OPEN: &str = "198.18.0.1";
+    pub const OPEN: &str = "192.52.193.1";
     /// The outer address of the first router.
-    pub const FIRST: &str = "198.18.0.2";
+    pub const FIRST: &str = "192.52.193.2";
     /// The outer address of the second router.
-    pub const SECOND: &str = "198.18.0.3";
+    pub const SECOND: &str = "192.52.193.3";
+    /// The addresses of the other machines in the open.
+    pub const SERVERS: [&str; 2] = ["192.52.193.4", "192.52.193.5"];
 
     /// Builds the network; `None`, with the reason printed, where it cannot be.
     pub fn build() -> Option<Self> {
@@ -82,7 +88,9 @@ impl Nat {
         }
         self.ip("wan", "link add bridge type bridge")?;
         self.ip("wan", "link set bridge up")?;
-        for (space, addr) in [("open", Self::OPEN), ("router1", Self::FIRST), ("router2", Self::SECOND)] {
+        let [server1, server2] = Self::SERVERS;
+        let outside = [("open", Self::OPEN), ("server1", server1), ("server2", server2)];
+        for (space, addr) in [("router1", Self::FIRST), ("router2", Self::SECOND)].into_iter().chain(outside) {
             let other = self.space("wan");
             self.ip(space, &format!("link add wan type veth peer name {space} netns {other}"))?;
             self.ip("wan", &format!("link set {space} master bridge up"))?;
@@ -139,12 +147,14 @@ impl Drop for Nat {
     }
 }
 
-const SPACES: [&str; 6] = ["wan", "open", "router1", "router2", "host1", "host2"];
+const SPACES: [&str; 8] = ["wan", "open", "server1", "server2", "router1", "router2", "host1", "host2"];
 
 impl Place {
     fn space(self) -> &'static str {
         match self {
             Self::Open => "open",
+            Self::FirstServer => "server1",
+            Self::SecondServer => "server2",
             Self::First => "host1",
             Self::Second => "host2",
         }

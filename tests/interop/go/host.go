@@ -24,16 +24,21 @@ import (
 
 const agent = "dagmesh-interop-go"
 
-// hostOptions say what a host speaks. It listens on loopback alone, on a free port of each transport.
+// hostOptions say what a host speaks. It listens on loopback alone unless told otherwise, on a free port of each
+// transport.
 type hostOptions struct {
+	ip         string
 	transports string
 	security   string
 	psk        string
+	// Whether it serves AutoNAT v1, which go-libp2p does only where it takes itself for reachable.
+	dialsBack bool
 	// Its identity; a new one where there is none.
 	key crypto.PrivKey
 }
 
 func (o *hostOptions) flags(flags *flag.FlagSet) {
+	flags.StringVar(&o.ip, "ip", "127.0.0.1", "the IPv4 address to listen on")
 	flags.StringVar(&o.transports, "transports", "tcp,quic,ws", "some of tcp, quic, ws")
 	flags.StringVar(&o.security, "security", "tls,noise", "tls, noise or both, the preferred one first")
 	flags.StringVar(&o.psk, "psk", "", "a file with the key of a private network; needs -transports tcp")
@@ -45,17 +50,21 @@ func (o *hostOptions) start() (host.Host, error) {
 		libp2p.UserAgent(agent),
 		libp2p.DisableMetrics(),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+	}
+	if o.dialsBack {
+		options = append(options, libp2p.ForceReachabilityPublic(), libp2p.EnableNATService())
+	} else {
 		// Nobody asks the tests' peers to be reachable from elsewhere.
-		libp2p.ForceReachabilityPrivate(),
+		options = append(options, libp2p.ForceReachabilityPrivate())
 	}
 	for _, name := range strings.Split(o.transports, ",") {
 		switch name {
 		case "tcp":
-			options = append(options, libp2p.Transport(tcp.NewTCPTransport), libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
+			options = append(options, libp2p.Transport(tcp.NewTCPTransport), libp2p.ListenAddrStrings("/ip4/"+o.ip+"/tcp/0"))
 		case "quic":
-			options = append(options, libp2p.Transport(quic.NewTransport), libp2p.ListenAddrStrings("/ip4/127.0.0.1/udp/0/quic-v1"))
+			options = append(options, libp2p.Transport(quic.NewTransport), libp2p.ListenAddrStrings("/ip4/"+o.ip+"/udp/0/quic-v1"))
 		case "ws":
-			options = append(options, libp2p.Transport(websocket.New), libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0/ws"))
+			options = append(options, libp2p.Transport(websocket.New), libp2p.ListenAddrStrings("/ip4/"+o.ip+"/tcp/0/ws"))
 		default:
 			return nil, fmt.Errorf("there is no transport %q", name)
 		}

@@ -1,6 +1,6 @@
 // Command interop is a peer that others wrote: a go-libp2p host, told by a test what to do.
 //
-// Usage: interop host|gossip|dht|relay|autonat|ipni-publisher|ipni-subscriber [flags]
+// Usage: interop host|gossip|dht|relay|autonat|autonat-v1|ipni-publisher|ipni-subscriber [flags]
 //
 // A line on standard input is a command and its arguments, and is answered in order by one line of JSON on standard
 // output: {"event":"done","command":...,"result":...} or {"event":"failed","command":...,"error":...}. What happens by
@@ -36,7 +36,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("which subcommand? host, gossip, dht, relay, autonat, ipni-publisher or ipni-subscriber")
+		return fmt.Errorf("which subcommand? host, gossip, dht, relay, autonat, autonat-v1, ipni-publisher or ipni-subscriber")
 	}
 	name := args[0]
 	var options hostOptions
@@ -55,6 +55,7 @@ func run(args []string) error {
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
+	options.dialsBack = name == "autonat-v1"
 	if name == "ipni-publisher" {
 		var err error
 		if options.key, err = publisher.key(); err != nil {
@@ -70,7 +71,7 @@ func run(args []string) error {
 	commands := hostCommands(host)
 	ready := map[string]any{"event": "ready", "peer": host.ID(), "addrs": fullAddrs(host)}
 	switch name {
-	case "host":
+	case "host", "autonat-v1":
 	case "gossip":
 		err = addGossip(host, commands)
 	case "dht":

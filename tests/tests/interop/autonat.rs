@@ -1,7 +1,11 @@
 //! AutoNAT with go-libp2p: each side has addresses of its own tested by the other.
 
 use dagmesh_core::limits;
-use dagmesh_tests::{Daemon, wait_for, wait_for_some};
+use dagmesh_tests::{
+    Daemon, DaemonOptions, dagmesh_binary,
+    nat::{Nat, Place},
+    wait_for, wait_for_some,
+};
 
 use crate::{
     go::{self, GoPeer, GoProgram},
@@ -65,4 +69,37 @@ async fn we_dial_back_for_a_client_of_go_that_knows_version_1_alone_and_not_too_
     assert_eq!(opened, limits::AUTONAT_V1_DIALS_PER_PEER);
     let refused = theirs.try_ask(&dial_back).await.expect_err("one more in the same minute");
     assert!(refused.contains("E_DIAL_REFUSED"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_of_go_that_know_version_1_alone_vouch_for_an_address_of_ours() {
+    let Some(go) = go::program().await else { return };
+    // Go serves nobody on loopback or at private addresses.
+    let Some(network) = Nat::build() else { return };
+    let mut options = DaemonOptions::default();
+    options.binary = Some(network.on(Place::Open, &dagmesh_binary().await));
+    let own = format!("/ip4/{}/tcp/4101", Nat::OPEN);
+    options.args = vec!["--listen".to_owned(), own.clone()];
+    options.env = vec![("DAGMESH_SWARM__AUTONAT".to_owned(), "true".to_owned())];
+    let server = async |place, ip| {
+        let args = ["autonat-v1", "-transports", "tcp", "-ip", ip];
+        GoProgram::start_as(&network.on(place, go.path()), &args).await
+    };
+    let [first, second] = Nat::SERVERS;
+    let (ours, first, second) = tokio::join!(
+        Daemon::start_with(options),
+        server(Place::FirstServer, first),
+        server(Place::SecondServer, second)
+    );
+    // The word of one would not be enough.
+    for server in [&first, &second] {
+        ours.json(&["connect", &server.addr("tcp")]).await;
+    }
+    let tested = wait_for_some(SOON, "an address that two have reached", async || {
+        let status = ours.json(&["status"]).await;
+        let addresses = status["addresses"].as_array().expect("addresses").clone();
+        addresses.into_iter().find(|it| it["addr"] == own && it["reach"] == "reachable")
+    })
+    .await;
+    assert!(tested["tested"].is_u64(), "{tested}");
 }

@@ -52,10 +52,20 @@ async fn go(module: &str, args: &[&str]) -> std::io::Result<Output> {
 pub(crate) struct GoProgram(&'static Path);
 
 impl GoProgram {
-    /// Starts a peer: a subcommand (`host`, `gossip`, `dht`, `relay`, `autonat`, `ipni-publisher`, `ipni-subscriber`)
-    /// and its flags. Returns once it listens.
+    /// Starts a peer: a subcommand (`host`, `gossip`, `dht`, `relay`, `autonat`, `autonat-v1`, `ipni-publisher`,
+    /// `ipni-subscriber`) and its flags. Returns once it listens.
     pub(crate) async fn start(self, args: &[&str]) -> GoPeer {
-        let mut command = Command::new(self.0);
+        Self::start_as(self.0, args).await
+    }
+
+    /// Where it is.
+    pub(crate) fn path(self) -> &'static Path {
+        self.0
+    }
+
+    /// Starts a peer by another program that runs this one.
+    pub(crate) async fn start_as(program: &Path, args: &[&str]) -> GoPeer {
+        let mut command = Command::new(program);
         command.args(args);
         GoPeer::start(format!("the Go peer `{}`", args.join(" ")), command).await
     }
