@@ -16,9 +16,9 @@ use dagmesh::{
     store::Store,
 };
 use dagmesh_ipnisync::{Advertisement, Chunks};
-use dagmesh_tests::{Daemon, DaemonOptions, DelayProxy, foreign::Foreign};
+use dagmesh_tests::{Daemon, DaemonOptions, DelayProxy, api::api_try_within, foreign::Foreign};
 use libp2p::identity::Keypair;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -34,7 +34,9 @@ const CASES: [(u64, u64); 2] = [(10_000, 0), (1_000, 50)];
 const ENTRIES: u64 = 4;
 /// Names the program of the Go peers (`tests/interop/go`), where it is not to be built.
 const PROGRAM: &str = "DAGMESH_BENCH_GO";
-const NETWORK: &str = "test";
+/// The default of a node; no line of these leads anywhere but to the other.
+const NETWORK: &str = "mainnet";
+const TOPIC: &str = "/indexer/ingest/mainnet";
 
 /// The rows of `interop-chain`.
 pub fn run(args: &Args) -> Result<Vec<Row>> {
@@ -61,8 +63,7 @@ async fn measure(args: &Args, program: &Path, length: u64, round_trip_ms: u64) -
     let (home, key) = ad_chain_home(length)?;
     let ours = Running::at(home, key).await?;
     let count = length.to_string();
-    let flags =
-        ["ipni-publisher", "-topic", "/indexer/ingest/test", "-http", "-ads", &count, "-entries", "4", "-chunk", "4"];
+    let flags = ["ipni-publisher", "-topic", TOPIC, "-http", "-ads", &count, "-entries", "4", "-chunk", "4"];
     let mut theirs = Go::start(program, &flags).await?;
     let (mut native, mut http, mut go): (Option<Took>, Option<Took>, Option<Took>) = (None, None, None);
     // By turns, so that a busy spell of the machine falls on all.
@@ -128,7 +129,7 @@ async fn ours_from(publisher: &mut Go, one_way: Duration, length: u64) -> Result
 /// go-libipni's Subscriber, from its Publisher.
 async fn theirs_from(publisher: &mut Go, program: &Path, one_way: Duration, length: u64) -> Result<Took> {
     let (line, addr) = publisher.line(one_way).await?;
-    let flags = ["ipni-subscriber", "-topic", "/indexer/ingest/test", "-entries", "-quiet", "-deadline", "30m"];
+    let flags = ["ipni-subscriber", "-topic", TOPIC, "-entries", "-quiet", "-deadline", "30m"];
     let mut subscriber = Go::start(program, &flags).await?;
     let before = publisher.served().await?;
     let begun = Instant::now();
@@ -146,10 +147,10 @@ async fn theirs_from(publisher: &mut Go, program: &Path, one_way: Duration, leng
 async fn follow(addr: &str, line: &DelayProxy, length: u64) -> Result<Took> {
     let mut options = DaemonOptions::default();
     options.command_deadline = Some(PATIENCE);
-    options.env = vec![("DAGMESH_IPNI__NETWORK".to_owned(), NETWORK.to_owned())];
     let mut follower = Daemon::start_with(options).await;
     let begun = Instant::now();
-    let follow = follower.json(&["ipni", "follow", addr, "--wait"]).await;
+    let ask = json!({"target": addr, "wait": true});
+    let follow = api_try_within(&follower, "ipni/follow", &ask, PATIENCE).await.map_err(anyhow::Error::msg)?;
     let elapsed = begun.elapsed();
     let seq = follow.get("latest_seq").and_then(Value::as_u64);
     ensure!(seq == Some(length), "in sync at {seq:?} where the chain has {length}: {follow}");

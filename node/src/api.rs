@@ -12,9 +12,9 @@ use crate::{
         AddRequest, Added, AnnounceRequest, Announced, BlockPut, CarImported, CatRequest, CidRequest, ConnectRequest,
         Connected, DagGetRequest, DagImportRequest, DagPutRequest, DagStat, DirEntry, Event, Follow, FollowRequest,
         GcReport, GcRequest, GetRequest, Gotten, Head, HeadRequest, Identity, IpniAd, IpniAdRequest, IpniAdsRequest,
-        IpniAnnounceRequest, IpniAnnounced, IpniFollowRequest, IpniPublishRequest, IpniPublished, PeerInfo, Progress,
-        PublishRequest, Published, RepoStat, Status, SyncRequest, Synced, TicketMade, TicketRequest, UnfollowRequest,
-        Unfollowed, VerifyReport,
+        IpniAnnounceRequest, IpniAnnounced, IpniEntries, IpniFollowRequest, IpniPublishRequest, IpniPublished,
+        PeerInfo, Progress, PublishRequest, Published, RepoStat, Status, SyncRequest, Synced, TicketMade,
+        TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
     },
 };
 
@@ -127,6 +127,8 @@ pub trait Api: Send + Sync + 'static {
     ) -> impl Future<Output = Result<IpniPublished>> + Send;
     /// One advertisement that is held.
     fn ipni_ad(&self, request: IpniAdRequest) -> impl Future<Output = Result<IpniAd>> + Send;
+    /// The multihashes of one advertisement, as far as they are held.
+    fn ipni_entries(&self, request: IpniAdRequest) -> impl Future<Output = Result<IpniEntries>> + Send;
     /// A chain of advertisements, as far as it is held.
     fn ipni_ads(&self, request: IpniAdsRequest) -> impl Future<Output = Result<Vec<IpniAd>>> + Send;
     /// Follows the chain of a publisher; with `wait`, answers when it is in sync.

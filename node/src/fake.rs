@@ -223,6 +223,10 @@ impl Api for FakeNode {
         absent()
     }
 
+    async fn ipni_entries(&self, _: IpniAdRequest) -> Result<IpniEntries> {
+        absent()
+    }
+
     async fn ipni_ads(&self, _: IpniAdsRequest) -> Result<Vec<IpniAd>> {
         Ok(Vec::new())
     }

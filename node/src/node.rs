@@ -108,7 +108,7 @@ impl Node {
         hook: impl BlockHook,
         progress: ProgressSink,
     ) -> Result<Synced> {
-        syncer::sync(&self.inner.context, request, Some(Arc::new(hook)), progress).await
+        syncer::sync(&self.inner.context, &self.inner.ipni, request, Some(Arc::new(hook)), progress).await
     }
 
     /// Sets what counts as synced of a followed feed; `None`: nothing, so that all is walked again.

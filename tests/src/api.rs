@@ -3,6 +3,7 @@
 use std::{
     process::Stdio,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -22,6 +23,10 @@ pub async fn api_connect(daemon: &Daemon) -> TcpStream {
 
 /// Sends `request` as it stands; the status and the body of what comes back.
 pub async fn api_raw(daemon: &Daemon, request: &[u8]) -> (u16, String) {
+    raw_within(daemon, request, SOON).await
+}
+
+async fn raw_within(daemon: &Daemon, request: &[u8], deadline: Duration) -> (u16, String) {
     let talking = async {
         let mut stream = api_connect(daemon).await;
         stream.write_all(request).await.expect("sent");
@@ -30,7 +35,7 @@ pub async fn api_raw(daemon: &Daemon, request: &[u8]) -> (u16, String) {
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
     };
-    let answer = tokio::time::timeout(SOON, talking).await.expect("an answer of the API in time");
+    let answer = tokio::time::timeout(deadline, talking).await.expect("an answer of the API in time");
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
     (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
@@ -54,7 +59,12 @@ pub async fn api_call(daemon: &Daemon, command: &str, ask: &Value) -> Value {
 
 /// What a command came to, asked of the API itself: its result, or what was answered instead.
 pub async fn api_try(daemon: &Daemon, command: &str, ask: &Value) -> Result<Value, String> {
-    let (status, body) = api_raw(daemon, api_request(daemon, command, &ask.to_string()).as_bytes()).await;
+    api_try_within(daemon, command, ask, SOON).await
+}
+
+/// The same, of what takes its time.
+pub async fn api_try_within(daemon: &Daemon, command: &str, ask: &Value, deadline: Duration) -> Result<Value, String> {
+    let (status, body) = raw_within(daemon, api_request(daemon, command, &ask.to_string()).as_bytes(), deadline).await;
     let last = body.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok()).unwrap_or_default();
     match last.get("result") {
         Some(result) if status == 200 => Ok(result.clone()),

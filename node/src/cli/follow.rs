@@ -93,18 +93,7 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
             })
         }
         Command::Sync { target, feed, head, stop, depth, segment, resync } => {
-            let ask = SyncRequest { target, feed, head, stop, depth, segment, resync };
-            let client = context.client()?;
-            let synced: Synced = client.call_watched("sync", &ask, &mut Bar::new(&context.output)).await?;
-            context.output.result(&synced, |synced| {
-                fields(&[
-                    ("head", synced.head.to_string()),
-                    ("stop", synced.stop.map_or("the chain's start".into(), |stop| stop.to_string())),
-                    ("fetched", format!("{}, {}", count(synced.blocks, "block"), size(synced.bytes))),
-                    ("held before", count(synced.from_cache, "block")),
-                    ("segments", synced.segments.to_string()),
-                ])
-            })
+            sync(context, SyncRequest { target, feed, head, stop, depth, segment, resync, ipni: None }).await
         }
         Command::Watch => {
             let client = context.client()?;
@@ -123,6 +112,21 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
                 .await
         }
     }
+}
+
+/// Syncs once, and says what that moved.
+pub(super) async fn sync<B: Backend>(context: &mut Context<'_, B>, ask: SyncRequest) -> Outcome {
+    let client = context.client()?;
+    let synced: Synced = client.call_watched("sync", &ask, &mut Bar::new(&context.output)).await?;
+    context.output.result(&synced, |synced| {
+        fields(&[
+            ("head", synced.head.to_string()),
+            ("stop", synced.stop.map_or("the chain's start".into(), |stop| stop.to_string())),
+            ("fetched", format!("{}, {}", count(synced.blocks, "block"), size(synced.bytes))),
+            ("held before", count(synced.from_cache, "block")),
+            ("segments", synced.segments.to_string()),
+        ])
+    })
 }
 
 fn state_text(state: FollowState) -> &'static str {

@@ -13,8 +13,8 @@ use crate::{
     error::{ErrorKind, NodeError},
     ticket::Target,
     types::{
-        Follow, IpniAd, IpniAdRequest, IpniAdsRequest, IpniAnnounceRequest, IpniAnnounced, IpniFollowRequest,
-        IpniPublishRequest, IpniPublished,
+        Follow, IpniAd, IpniAdRequest, IpniAdsRequest, IpniAnnounceRequest, IpniAnnounced, IpniEntries,
+        IpniFollowRequest, IpniPublishRequest, IpniPublished, SyncRequest,
     },
 };
 
@@ -65,11 +65,38 @@ pub(crate) enum Command {
         #[arg(long)]
         wait: bool,
     },
+    /// Syncs a chain once, without following it.
+    Sync {
+        /// With whom: peer id or multiaddr, one of HTTP too.
+        #[arg(value_name = "PEER|MULTIADDR")]
+        target: Target,
+        /// In which network; that of the config where absent.
+        #[arg(long, value_name = "NAME", default_value = "")]
+        network: String,
+        /// From this advertisement; the publisher's newest where absent.
+        #[arg(long, value_name = "CID", value_parser = cid)]
+        head: Option<Cid>,
+        /// Down to this link, which is not fetched.
+        #[arg(long, value_name = "CID", value_parser = cid)]
+        stop: Option<Cid>,
+        /// Most advertisements.
+        #[arg(long, value_name = "N")]
+        depth: Option<u64>,
+        /// Most blocks of a segment.
+        #[arg(long, value_name = "N")]
+        segment: Option<u64>,
+        /// Walks the whole chain again.
+        #[arg(long)]
+        resync: bool,
+    },
     /// Tells an indexer of our head over HTTP.
     Announce {
         /// The indexer: http://... or https://...; the path /announce where it has none.
         #[arg(long, value_name = "URL")]
         to: String,
+        /// As CBOR, and not as JSON.
+        #[arg(long)]
+        cbor: bool,
         /// Another advertisement than our newest.
         #[arg(value_parser = cid)]
         cid: Option<Cid>,
@@ -96,6 +123,15 @@ pub(crate) enum Ad {
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: usize,
     },
+    /// Lists the multihashes that one is about, as far as they are held.
+    Entries {
+        /// Which; our newest where absent.
+        #[arg(value_parser = cid)]
+        cid: Option<Cid>,
+        /// How many, at most 100,000.
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
+    },
     /// Checks the signatures of one; exit code 7 where they do not hold.
     Verify {
         /// Which; our newest where absent.
@@ -116,8 +152,13 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
             publish(context, ask).await
         }
         Command::Ad(Ad::Get { cid }) => {
-            let ad: IpniAd = context.client()?.call("ipni/ad", &IpniAdRequest { cid }).await?;
+            let ad: IpniAd = context.client()?.call("ipni/ad", &IpniAdRequest { cid, entries: None }).await?;
             context.output.result(&ad, ad_text)
+        }
+        Command::Ad(Ad::Entries { cid, limit }) => {
+            let ask = IpniAdRequest { cid, entries: Some(limit) };
+            let entries: IpniEntries = context.client()?.call("ipni/entries", &ask).await?;
+            context.output.result(&entries, |entries| entries.multihashes.join("\n"))
         }
         Command::Ad(Ad::List { target, network, limit }) => {
             let ask = IpniAdsRequest { target, network, limit: Some(limit) };
@@ -131,7 +172,7 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
             Ok(())
         }
         Command::Ad(Ad::Verify { cid }) => {
-            let ad: IpniAd = context.client()?.call("ipni/ad", &IpniAdRequest { cid }).await?;
+            let ad: IpniAd = context.client()?.call("ipni/ad", &IpniAdRequest { cid, entries: None }).await?;
             if let Some(problem) = &ad.problem {
                 return Err(NodeError::new(ErrorKind::Verification, format!("{}: {problem}", ad.cid)).into());
             }
@@ -150,9 +191,14 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
             let follow: Follow = client.call_watched("ipni/follow", &ask, &mut Bar::new(&context.output)).await?;
             context.output.result(&follow, super::follow::follow_text)
         }
-        Command::Announce { to, cid } => {
-            let announced: IpniAnnounced =
-                context.client()?.call("ipni/announce", &IpniAnnounceRequest { to, cid }).await?;
+        Command::Sync { target, network, head, stop, depth, segment, resync } => {
+            let ipni = Some(network);
+            super::follow::sync(context, SyncRequest { target, feed: None, head, stop, depth, segment, resync, ipni })
+                .await
+        }
+        Command::Announce { to, cbor, cid } => {
+            let ask = IpniAnnounceRequest { to, cid, cbor };
+            let announced: IpniAnnounced = context.client()?.call("ipni/announce", &ask).await?;
             context.output.result(&announced, |told| format!("{} was told of {}", told.to, told.head))
         }
     }

@@ -78,6 +78,7 @@ pub(super) fn router<A: Api>(api: Arc<A>, guard: Guard, stopping: CancellationTo
             long(|api: Arc<A>, ask: IpniPublishRequest, sink| async move { api.ipni_publish(ask, sink).await }),
         )
         .route("/ipni/ad", short(|api: Arc<A>, ask: IpniAdRequest| async move { api.ipni_ad(ask).await }))
+        .route("/ipni/entries", short(|api: Arc<A>, ask: IpniAdRequest| async move { api.ipni_entries(ask).await }))
         .route("/ipni/ads", short(|api: Arc<A>, ask: IpniAdsRequest| async move { api.ipni_ads(ask).await }))
         .route(
             "/ipni/follow",

@@ -26,9 +26,9 @@ use crate::{
         AddRequest, Added, AddressStatus, AnnounceRequest, Announced, BlockPut, CarImported, CatRequest, CidRequest,
         ConnectRequest, Connected, Content, DagGetRequest, DagImportRequest, DagPutRequest, DagStat, DirEntry, Follow,
         FollowRequest, FollowState, GcReport, GcRequest, GetRequest, Gotten, Head, HeadRequest, Identity, IpniAd,
-        IpniAdRequest, IpniAdsRequest, IpniAnnounceRequest, IpniAnnounced, IpniFollowRequest, IpniPublishRequest,
-        IpniPublished, PeerInfo, PublishRequest, Published, Reach, RepoStat, Status, SyncRequest, Synced, TicketMade,
-        TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
+        IpniAdRequest, IpniAdsRequest, IpniAnnounceRequest, IpniAnnounced, IpniEntries, IpniFollowRequest,
+        IpniPublishRequest, IpniPublished, PeerInfo, PublishRequest, Published, Reach, RepoStat, Status, SyncRequest,
+        Synced, TicketMade, TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
     },
     upkeep,
 };
@@ -210,7 +210,7 @@ impl Api for Node {
     }
 
     async fn sync(&self, request: SyncRequest, progress: ProgressSink) -> Result<Synced> {
-        syncer::sync(&self.inner.context, request, None, progress).await
+        syncer::sync(&self.inner.context, &self.inner.ipni, request, None, progress).await
     }
 
     async fn watch(&self) -> Result<EventStream> {
@@ -238,6 +238,10 @@ impl Api for Node {
         self.inner.ipni.ad(request.cid).await
     }
 
+    async fn ipni_entries(&self, request: IpniAdRequest) -> Result<IpniEntries> {
+        self.inner.ipni.entries(request.cid, request.entries).await
+    }
+
     async fn ipni_ads(&self, request: IpniAdsRequest) -> Result<Vec<IpniAd>> {
         self.inner.ipni.ads(request).await
     }
@@ -250,7 +254,7 @@ impl Api for Node {
     }
 
     async fn ipni_announce(&self, request: IpniAnnounceRequest) -> Result<IpniAnnounced> {
-        self.inner.ipni.announce_to(&request.to, request.cid).await
+        self.inner.ipni.announce_to(&request.to, request.cid, request.cbor).await
     }
 
     async fn gc(&self, request: GcRequest, progress: ProgressSink) -> Result<GcReport> {

@@ -7,11 +7,16 @@ use dagmesh_dag::{Entry, SignedHead, selector::Selector, walk::Root};
 use dagmesh_dagsync::{
     Fetch, FetchConfig, FetchError, FetchStats, Flow, Observer,
     feed_sync::{BlockHook, EntryRef, FeedSync, Journal, Phase, Plan, Provider, Saved, Schema},
+    follower::FollowKey,
     head::HeadQuery,
 };
 use libp2p::{Multiaddr, PeerId};
 
-use super::{Context, journal::Gauge};
+use super::{
+    Context,
+    ipni::{self, Ipni, Wanted},
+    journal::Gauge,
+};
 use crate::{
     api::ProgressSink,
     error::{ErrorKind, NodeError},
@@ -44,15 +49,23 @@ pub(crate) async fn ask_head(
 /// Syncs as asked, and moves no `latest`.
 pub(crate) async fn sync(
     context: &Context,
+    ipni: &Ipni,
     request: SyncRequest,
     hook: Option<Arc<dyn BlockHook>>,
     progress: ProgressSink,
 ) -> Result<Synced, NodeError> {
-    let (peer, feed) = (request.target.peer(), request.target.feed_or(request.feed.clone()));
+    let key = match &request.ipni {
+        Some(network) => ipni.key(&request.target, Some(network.as_str()).filter(|network| !network.is_empty()))?,
+        None => FollowKey { publisher: request.target.peer(), feed: request.target.feed_or(request.feed.clone()) },
+    };
+    let (peer, feed, is_chain) = (key.publisher, key.feed, request.ipni.is_some());
     let _protection = context.store.protect();
-    reach(context, peer, request.target.addrs()).await?;
+    if !is_chain {
+        reach(context, peer, request.target.addrs()).await?;
+    }
     let (head, seq) = match request.head {
         Some(head) => (head, None),
+        None if is_chain => (ipni.ask_head(peer, request.target.addrs()).await?, None),
         None => {
             let head = ask_head(context, peer, &feed).await?;
             (*head.head(), Some(head.seq()))
@@ -70,7 +83,10 @@ pub(crate) async fn sync(
     let hook = hook.or_else(|| context.hook.clone());
     let provider = context.client.provider(peer);
     let mut entries = 0;
-    let (is_feed, first) = if stop == Some(head) { (false, None) } else { look(context, peer, head).await? };
+    let (is_feed, first) = match stop == Some(head) || is_chain {
+        true => (is_chain, None),
+        false => look(context, peer, head).await?,
+    };
     // The head was fetched to look at it; to whoever counts and hooks, it came with the rest.
     let hook = match (hook, first) {
         (Some(hook), Some(_)) => Some(Arc::new(Arrived { hook, head }) as Arc<dyn BlockHook>),
@@ -86,7 +102,7 @@ pub(crate) async fn sync(
         };
         let (depth, segment) = (request.depth, request.segment);
         let plan = Plan {
-            schema: Schema::FEED,
+            schema: if is_chain { ipni::ADS } else { Schema::FEED },
             head,
             seq,
             latest,
@@ -98,7 +114,19 @@ pub(crate) async fn sync(
         };
         let journal = Shown { gauge: Gauge::default(), progress };
         let mut sync = FeedSync::new(context.store.clone(), journal, hook, plan);
-        let report = sync.run(&provider).await.map_err(|error| failed(peer, &error))?;
+        let report = match is_chain {
+            true => {
+                context.blocking(|store| Ok(ipni::hold_no_entries(store)?)).await?;
+                sync.run(&ipni.provider(
+                    peer,
+                    request.target.addrs(),
+                    Wanted { stop, depth: request.depth, keep: None },
+                ))
+                .await
+            }
+            false => sync.run(&provider).await,
+        };
+        let report = report.map_err(|error| failed(peer, &error))?;
         entries = report.entries;
         report.stats
     } else {

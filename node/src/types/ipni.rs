@@ -54,13 +54,28 @@ pub struct IpniPublished {
     pub announced_to: usize,
 }
 
-/// `ipni ad get`, `ipni ad verify`: one advertisement that is held.
+/// `ipni ad get`, `ipni ad verify`, `ipni ad entries`: one advertisement that is held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IpniAdRequest {
     /// Which; the head of the own chain where absent.
     #[serde(default, with = "text::option")]
     pub cid: Option<Cid>,
+    /// Of its entries: how many, at most 100,000; 1,000 where absent.
+    #[serde(default)]
+    pub entries: Option<usize>,
+}
+
+/// The multihashes that an advertisement is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpniEntries {
+    /// The advertisement.
+    #[serde(with = "text::one")]
+    pub ad: Cid,
+    /// Its multihashes in hexadecimal, in the order of the chunks or of the HAMT's nodes; each as often as it stands there.
+    pub multihashes: Vec<String>,
+    /// Whether these are all: no more were there than were asked for, and every chunk was held.
+    pub complete: bool,
 }
 
 /// `ipni ad list`: a chain, the newest advertisement first, as far as it is held.
@@ -145,6 +160,9 @@ pub struct IpniAnnounceRequest {
     /// Which advertisement; the head of the own chain where absent.
     #[serde(default, with = "text::option")]
     pub cid: Option<Cid>,
+    /// As CBOR, and not as JSON.
+    #[serde(default)]
+    pub cbor: bool,
 }
 
 /// An indexer was told, and took it.

@@ -284,12 +284,15 @@ pub struct SyncRequest {
     /// Ignores the latest synced entry: walks the whole chain again.
     #[serde(default)]
     pub resync: bool,
+    /// Syncs a chain of advertisements of this network of IPNI, and no feed of ours.
+    #[serde(default)]
+    pub ipni: Option<String>,
 }
 
 impl SyncRequest {
     /// Syncs the newest head of `target` down to the latest synced entry.
     pub fn new(target: Target) -> Self {
-        Self { target, feed: None, head: None, stop: None, depth: None, segment: None, resync: false }
+        Self { target, feed: None, head: None, stop: None, depth: None, segment: None, resync: false, ipni: None }
     }
 }
 

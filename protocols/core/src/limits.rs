@@ -165,6 +165,8 @@ pub const MAX_IPNI_AHEAD_BYTES: u64 = 16 << 20;
 pub const MAX_IPNI_MULTIHASHES: usize = 10_000_000;
 /// Advertisements that one call lists at the most.
 pub const MAX_IPNI_LISTED_ADS: usize = 10_000;
+/// Multihashes that one call lists at the most: 8 MB of text.
+pub const MAX_IPNI_LISTED_ENTRIES: usize = 100_000;
 /// Announcements of the network that are looked into at once: each asks a publisher for its head.
 pub const MAX_IPNI_LOOKS: usize = 16;
 /// Longest announcement as JSON: [`MAX_ANNOUNCEMENT_BYTES`] in base64, with quotes and names.

@@ -20,7 +20,7 @@ use super::Follower;
 use crate::{
     error::NodeError,
     services::{
-        ipni::{self, ChainProvider},
+        ipni::{self, ChainProvider, Wanted},
         journal::{self, FollowJournal, Gauge},
         rendezvous, syncer,
     },
@@ -150,8 +150,14 @@ impl Follower {
         };
         let mut sync = FeedSync::new(self.context.store.clone(), journal, self.context.hook.clone(), plan);
         let addrs = if chain { self.known_addrs(&key).await } else { Vec::new() };
+        let first_depth = policy.first_sync_depth.filter(|_| latest.is_none());
+        let wanted = Wanted {
+            stop: latest.map(|latest| latest.entry),
+            depth: policy.depth.into_iter().chain(first_depth).min(),
+            keep: policy.keep,
+        };
         let hand = |peer: &PeerId| match chain && *peer == key.publisher {
-            true => Hand::Chain(Box::new(self.ipni.provider(*peer, &addrs, *head.entry(), policy.keep))),
+            true => Hand::Chain(Box::new(self.ipni.provider(*peer, &addrs, wanted))),
             false => Hand::Peer(self.context.client.provider(*peer)),
         };
         let peers: Vec<_> = providers.iter().map(hand).collect();

@@ -4,7 +4,7 @@ use cid::Cid;
 use dagmesh_core::limits;
 use dagmesh_dag::{Block, Blockstore};
 use dagmesh_dagsync::follower::FollowKey;
-use dagmesh_ipnisync::Advertisement;
+use dagmesh_ipnisync::{Advertisement, Entries, EntryChunk, HamtNode, NO_ENTRIES};
 use data_encoding::HEXLOWER;
 
 use super::{Ipni, check, feed_of};
@@ -12,9 +12,11 @@ use crate::{
     error::NodeError,
     store::Store,
     ticket::Target,
-    types::{IpniAd, IpniAdsRequest},
+    types::{IpniAd, IpniAdsRequest, IpniEntries},
 };
 
+/// Entries listed where no limit is named.
+const DEFAULT_ENTRIES: usize = 1000;
 /// Advertisements listed where no limit is named.
 const DEFAULT_LISTED: usize = 100;
 
@@ -26,6 +28,16 @@ impl Ipni {
             None => self.own_head().await?,
         };
         self.context.blocking(move |store| read(store, cid)?.ok_or_else(|| not_held(cid)).map(|(ad, _)| ad)).await
+    }
+
+    /// The multihashes of one advertisement, in chunks or in a HAMT, as far as they are held.
+    pub(crate) async fn entries(&self, cid: Option<Cid>, limit: Option<usize>) -> Result<IpniEntries, NodeError> {
+        let cid = match cid {
+            Some(cid) => cid,
+            None => self.own_head().await?,
+        };
+        let limit = limit.unwrap_or(DEFAULT_ENTRIES).min(limits::MAX_IPNI_LISTED_ENTRIES);
+        self.context.blocking(move |store| entries(store, cid, limit)).await
     }
 
     /// A chain, the newest advertisement first, as far as it is held.
@@ -81,6 +93,48 @@ fn read(store: &Store, cid: Cid) -> Result<Option<(IpniAd, Option<Cid>)>, NodeEr
         .map_err(|error| NodeError::usage(format!("{cid} is no advertisement: {error}")))?;
     let previous = ad.previous_id;
     Ok(Some((shown(&block, ad), previous)))
+}
+
+/// Walks the chunks, or the nodes of the HAMT, in depth-first order.
+fn entries(store: &Store, cid: Cid, limit: usize) -> Result<IpniEntries, NodeError> {
+    let block = store.block(&cid)?.ok_or_else(|| not_held(cid))?;
+    let ad = Advertisement::from_block(&block)
+        .map_err(|error| NodeError::usage(format!("{cid} is no advertisement: {error}")))?;
+    let mut found = IpniEntries { ad: cid, multihashes: Vec::new(), complete: true };
+    let (mut waiting, mut root) = (vec![ad.entries], true);
+    waiting.retain(|cid| *cid != NO_ENTRIES);
+    while let Some(cid) = waiting.pop() {
+        let Some(block) = store.block(&cid)? else {
+            found.complete = false;
+            continue;
+        };
+        let read = match root {
+            true => Entries::from_block(&block),
+            // Below the root of a HAMT stand nodes, behind a chunk stand chunks.
+            false => match EntryChunk::from_block(&block) {
+                Ok(chunk) => Ok(Entries::Chunk(chunk)),
+                Err(error) => HamtNode::from_block(&block).map(Entries::Hamt).map_err(|_| error),
+            },
+        };
+        root = false;
+        let read = read.map_err(|error| NodeError::verification(format!("{cid} holds no entries: {error}")))?;
+        let hashes: Vec<_> = match &read {
+            Entries::Chunk(chunk) => chunk.multihashes().collect(),
+            Entries::Hamt(node) => node.multihashes().collect(),
+        };
+        for hash in hashes {
+            if found.multihashes.len() >= limit {
+                found.complete = false;
+                return Ok(found);
+            }
+            found.multihashes.push(HEXLOWER.encode(&hash.to_bytes()));
+        }
+        match read {
+            Entries::Chunk(chunk) => waiting.extend(chunk.next),
+            Entries::Hamt(node) => waiting.extend(node.links.into_iter().rev()),
+        }
+    }
+    Ok(found)
 }
 
 fn shown(block: &Block, ad: Advertisement) -> IpniAd {

@@ -24,13 +24,16 @@ use parking_lot::Mutex;
 
 pub(crate) use self::{
     news::Ingest,
-    provider::ChainProvider,
+    provider::{ChainProvider, Wanted},
     publish::{AdContent, refuse_reserved},
     schema::{ADS, check, feed_of, hold_no_entries, network_of, topic},
     serve::Listening,
 };
 use super::{Context, follower::Follower};
-use crate::{config::IpniConfig, error::NodeError};
+use crate::{
+    config::IpniConfig,
+    error::{ErrorKind, NodeError},
+};
 
 /// What this node is and does in the network. Cheap to clone.
 #[derive(Clone)]
@@ -88,15 +91,24 @@ impl Ipni {
         self.client.remote(publisher, addrs).head().await.map(|head| *head.head())
     }
 
+    /// The same for somebody who asked for it: dials at the addresses that are not of HTTP.
+    pub(crate) async fn ask_head(&self, publisher: PeerId, addrs: &[Multiaddr]) -> Result<Cid, NodeError> {
+        for addr in addrs.iter().filter(|addr| !is_http(addr)) {
+            self.context.swarm.add_address(publisher, addr.clone()).await?;
+        }
+        self.head(publisher, addrs).await.map_err(|error| {
+            let kind = match &error {
+                error if error.is_bad_peer() => ErrorKind::Verification,
+                error if error.is_not_found() => ErrorKind::NotFound,
+                _ => ErrorKind::NoPeers,
+            };
+            NodeError::new(kind, format!("{publisher} could not be asked for the head of its chain: {error}"))
+        })
+    }
+
     /// The publisher as a provider for a sync of its chain.
-    pub(crate) fn provider(
-        &self,
-        publisher: PeerId,
-        addrs: &[Multiaddr],
-        head: Cid,
-        keep: Option<u64>,
-    ) -> ChainProvider {
-        ChainProvider::new(&self.context, &self.client, publisher, addrs, head, keep)
+    pub(crate) fn provider(&self, publisher: PeerId, addrs: &[Multiaddr], wanted: Wanted) -> ChainProvider {
+        ChainProvider::new(&self.context, &self.client, publisher, addrs, wanted)
     }
 
     /// Whether an entry is behind what is held of a followed chain: then it is no news.

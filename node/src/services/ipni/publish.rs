@@ -103,14 +103,22 @@ impl Ipni {
     }
 
     /// Announces a head of the own chain to an indexer over HTTP.
-    pub(crate) async fn announce_to(&self, url: &str, head: Option<Cid>) -> Result<IpniAnnounced, NodeError> {
+    pub(crate) async fn announce_to(
+        &self,
+        url: &str,
+        head: Option<Cid>,
+        cbor: bool,
+    ) -> Result<IpniAnnounced, NodeError> {
         let head = match head {
             Some(head) => head,
             None => self.own_head().await?,
         };
-        let message = self.announcement(head).await?.encode_json();
-        let message = message.map_err(|error| NodeError::other(error.to_string()))?;
-        let told = self.client.announce(url, AnnounceBody::Json(message.into())).await;
+        let message = self.announcement(head).await?;
+        let body = match cbor {
+            true => message.encode().map(|bytes| AnnounceBody::Cbor(bytes.into())),
+            false => message.encode_json().map(|bytes| AnnounceBody::Json(bytes.into())),
+        };
+        let told = self.client.announce(url, body.map_err(|error| NodeError::other(error.to_string()))?).await;
         told.map_err(|error| {
             let kind = if error.is_bad_peer() { ErrorKind::Error } else { ErrorKind::NoPeers };
             NodeError::new(kind, format!("{url} was not told of {head}: {error}"))

@@ -98,6 +98,11 @@ impl<O: Observer> Fetch<O> {
         }
     }
 
+    /// The first root that it was given.
+    pub fn first_root(&self) -> Option<&Root> {
+        self.first_root.as_ref()
+    }
+
     /// What was moved so far.
     pub fn stats(&self) -> FetchStats {
         self.stats
