@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -36,6 +36,11 @@ use crate::{services::Context, store::Store};
 
 /// How long the native protocol is tried before HTTP is taken.
 const NATIVE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Entries are asked for a part of a round trip after their chain's next link, so that the answers do not come together:
+/// the chain is what a far sync waits for. In this range; below it at once.
+const MIN_PAUSE: Duration = Duration::from_millis(2);
+const MAX_PAUSE: Duration = Duration::from_millis(25);
 
 /// What is wanted of a chain.
 #[derive(Debug, Clone, Copy)]
@@ -212,13 +217,15 @@ impl SingleBlocks {
     /// Fetches a chain from `first` back, down to the stop link, the depth, or what is held.
     async fn run_ahead(self: Arc<Self>, first: Cid, ads: mpsc::Sender<(Cid, Answer)>) {
         let (mut next, mut came, mut entries) = (Some(first), None, None);
+        let mut pause = Duration::ZERO;
         let mut left = self.wanted.depth.unwrap_or(u64::MAX);
         while let Some(cid) = next.take().filter(|_| left > 0) {
             left -= 1;
+            let asked = Instant::now();
             let mut get = pin!(self.get(cid, Kind::Advertisement));
             // The chain comes first to a connection that is free; all else waits until its question is on the way.
             let begun = futures::poll!(&mut get);
-            entries.take().into_iter().for_each(|entries| self.look_ahead(entries));
+            entries.take().into_iter().for_each(|entries| self.look_ahead(entries, pause));
             if let Some(before) = came.take() {
                 let held = self.holds(cid);
                 if ads.send(before).await.is_err() || held.await {
@@ -229,6 +236,7 @@ impl SingleBlocks {
                 Poll::Ready(answer) => answer,
                 Poll::Pending => get.await,
             };
+            pause = (asked.elapsed() / 4).min(MAX_PAUSE);
             let block = answer.as_ref().ok().and_then(|data| Some(Block::trusted(cid, data.clone()?)));
             if let Some(ad) = block.and_then(|block| Advertisement::from_block(&block).ok()) {
                 entries = Some(ad.entries).filter(|entries| *entries != NO_ENTRIES && self.is_wanted());
@@ -236,7 +244,7 @@ impl SingleBlocks {
             }
             came = Some((cid, answer));
         }
-        entries.into_iter().for_each(|entries| self.look_ahead(entries));
+        entries.into_iter().for_each(|entries| self.look_ahead(entries, Duration::ZERO));
         if let Some(last) = came {
             let _ = ads.send(last).await;
         }
@@ -253,8 +261,8 @@ impl SingleBlocks {
         tokio::task::spawn_blocking(move || store.has(&cid).unwrap_or(false)).await.unwrap_or(false)
     }
 
-    /// Begins to fetch a block before it is asked for, and what it links to, as far as there is room.
-    fn look_ahead(self: &Arc<Self>, cid: Cid) {
+    /// Begins to fetch a block before it is asked for, after a pause, and what it links to, as far as there is room.
+    fn look_ahead(self: &Arc<Self>, cid: Cid, pause: Duration) {
         let mut ahead = self.ahead.lock();
         let full = self.waiting.load(Ordering::Relaxed) >= limits::MAX_IPNI_AHEAD_BYTES;
         if full || ahead.len() >= limits::MAX_IPNI_AHEAD_BLOCKS || ahead.contains_key(&cid) {
@@ -263,6 +271,10 @@ impl SingleBlocks {
         // Not a strong one: it would keep itself alive through the handle.
         let (this, hands) = (Arc::downgrade(self), Arc::clone(&self.hands));
         let fetching = tokio::spawn(async move {
+            // The clock counts in milliseconds: a shorter pause would become a longer one.
+            if pause >= MIN_PAUSE {
+                tokio::time::sleep(pause).await;
+            }
             let _hand = hands.acquire_owned().await;
             let gone = || FetchError::Stream("it is not fetched ahead".to_owned());
             let this = this.upgrade().ok_or_else(gone)?;
@@ -271,7 +283,7 @@ impl SingleBlocks {
             }
             let Some(data) = this.get(cid, Kind::EntryChunk).await? else { return Ok(None) };
             for link in links::links(&Block::trusted(cid, data.clone())).unwrap_or_default() {
-                this.look_ahead(link);
+                this.look_ahead(link, Duration::ZERO);
             }
             this.waiting.fetch_add(data.len() as u64, Ordering::Relaxed);
             Ok(Some(data))
