@@ -4,6 +4,7 @@
 //! - [`api`] asks a daemon over its API, and watches it.
 //! - [`Peer`](peer::Peer) is a node in this process, where a test needs its handle.
 //! - [`Hostile`](hostile::Hostile) is a peer that does what it is told, and should not.
+//! - [`ipni`] makes chains of advertisements, and asks daemons about theirs.
 //! - [`DelayProxy`] is a long, slow or broken line between two nodes, in user space.
 //! - [`SmallDisk`] and [`FailingDisk`] are filesystems that are full, or fail at a sync.
 //! - [`Nat`](nat::Nat) is a network of machines behind routers that translate addresses.
@@ -17,6 +18,7 @@ pub mod daemon;
 pub mod disk;
 pub mod folder;
 pub mod hostile;
+pub mod ipni;
 pub mod nat;
 pub mod peer;
 pub mod proxy;

@@ -11,12 +11,12 @@ use dagmesh_core::limits;
 use dagmesh_dagsync::follower::FollowKey;
 use dagmesh_ipnisync::net::{AnnounceBody, Refusal};
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     gossipsub::{Message, MessageAcceptance},
 };
 use parking_lot::Mutex;
 
-use super::{Ipni, feed_of, network_of, topic};
+use super::{Ipni, feed_of, is_http, network_of, topic};
 use crate::services::follower::Follower;
 
 /// Judges announcements, and hands what is new to the follower. Cheap to clone.
@@ -101,8 +101,8 @@ impl Ingest {
             let ipni = ipni.clone();
             async move {
                 let Ingested { publisher, head, addrs, by_publisher } = news;
-                let head = if by_publisher { Some(head) } else { ipni.ask(&follower, &key, &addrs).await };
-                let Some(head) = head else { return };
+                let proven = if by_publisher { Some((head, addrs)) } else { ipni.ask(&follower, &key, addrs).await };
+                let Some((head, addrs)) = proven else { return };
                 follower.learn_addrs(&key, addrs.clone()).await;
                 match ipni.is_behind(&key, head).await {
                     Ok(None) => follower.chain_moved(key.clone(), head),
@@ -122,9 +122,11 @@ impl Ingest {
 }
 
 impl Ipni {
-    /// Asks a publisher, of whom somebody else spoke, for its head: at the addresses that were named, then where it was
-    /// before. One question a publisher at a time, and few in all.
-    async fn ask(&self, follower: &Follower, key: &FollowKey, addrs: &[libp2p::Multiaddr]) -> Option<Cid> {
+    /// Asks a publisher, of whom somebody else spoke, for its head: where it was before, and only where it does not answer
+    /// there at the addresses that were named, one by one. One question a publisher at a time, and few in all.
+    ///
+    /// The head that it signed, and where: whoever relays could name good addresses and false ones together.
+    async fn ask(&self, follower: &Follower, key: &FollowKey, named: Vec<Multiaddr>) -> Option<(Cid, Vec<Multiaddr>)> {
         let publisher = key.publisher;
         {
             let mut asking = self.asking.lock();
@@ -133,16 +135,23 @@ impl Ipni {
             }
         }
         let _done = Asked { ipni: self, publisher };
-        let mut all = addrs.to_vec();
-        all.extend(follower.known_addrs(key).await);
-        all.dedup();
-        match self.head(publisher, &all).await {
-            Ok(head) => Some(head),
-            Err(error) => {
-                tracing::debug!(%publisher, %error, "an announcement did not prove true");
-                None
+        let known = follower.known_addrs(key).await;
+        match self.head(publisher, &known).await {
+            Ok(head) => return Some((head, known)),
+            Err(error) => tracing::debug!(%publisher, %error, "a publisher of whom somebody spoke is not where it was"),
+        }
+        for addr in named.into_iter().filter(|addr| !known.contains(addr)).take(limits::MAX_IPNI_PLACES) {
+            // Over libp2p whoever answers there is the publisher, or nobody is.
+            let Ok(at) = addr.clone().with_p2p(publisher) else { continue };
+            if !is_http(&addr) && self.context.swarm.connect(at).await.is_err() {
+                continue;
+            }
+            match self.head(publisher, std::slice::from_ref(&addr)).await {
+                Ok(head) => return Some((head, vec![addr])),
+                Err(error) => tracing::debug!(%publisher, %error, "an announcement did not prove true"),
             }
         }
+        None
     }
 }
 
