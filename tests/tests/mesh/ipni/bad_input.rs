@@ -104,6 +104,9 @@ async fn names_of_chains_are_not_those_of_feeds() {
     assert_eq!(here.json(&["follows"]).await, serde_json::json!([]));
 }
 
+/// Arguments and environment of a daemon, what its error is to name, and its exit code.
+type Wrong<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str], i32);
+
 /// Starts another daemon with these arguments and this environment, which is to end; its exit code and stderr.
 async fn start(here: &Daemon, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -126,7 +129,7 @@ async fn a_taken_port_or_half_a_certificate_stops_the_start_and_says_what_to_do(
     std::fs::write(&garbage, "no certificate").expect("a file");
     let (cert, key) = ("DAGMESH_IPNI__TLS_CERT", "DAGMESH_IPNI__TLS_KEY");
     let http = ["--ipni-http", "127.0.0.1:0"];
-    let wrong: [(&[&str], &[(&str, &str)], &[&str], i32); 6] = [
+    let wrong: [Wrong; 6] = [
         (&http, &[(cert, text(&garbage))], &["ipni.tls_cert", "ipni.tls_key"], 2),
         (&http, &[(key, text(&garbage))], &["ipni.tls_cert", "ipni.tls_key"], 2),
         (&[], &[(cert, text(&garbage)), (key, text(&garbage))], &["ipni.http"], 2),
