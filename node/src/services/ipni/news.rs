@@ -10,6 +10,7 @@ use dagmesh_announce::{Announcement, IngestValidator, IngestVerdict, Ingested, O
 use dagmesh_core::limits;
 use dagmesh_dagsync::follower::FollowKey;
 use dagmesh_ipnisync::net::{AnnounceBody, Refusal};
+use futures::{StreamExt, future, stream::FuturesUnordered};
 use libp2p::{
     Multiaddr, PeerId,
     gossipsub::{Message, MessageAcceptance},
@@ -123,7 +124,7 @@ impl Ingest {
 
 impl Ipni {
     /// Asks a publisher, of whom somebody else spoke, for its head: where it was before, and only where it does not answer
-    /// there at the addresses that were named, one by one. One question a publisher at a time, and few in all.
+    /// there at the addresses that were named, each by itself. One question a publisher at a time, and few in all.
     ///
     /// The head that it signed, and where: whoever relays could name good addresses and false ones together.
     async fn ask(&self, follower: &Follower, key: &FollowKey, named: Vec<Multiaddr>) -> Option<(Cid, Vec<Multiaddr>)> {
@@ -140,18 +141,26 @@ impl Ipni {
             Ok(head) => return Some((head, known)),
             Err(error) => tracing::debug!(%publisher, %error, "a publisher of whom somebody spoke is not where it was"),
         }
-        for addr in named.into_iter().filter(|addr| !known.contains(addr)).take(limits::MAX_IPNI_PLACES) {
-            // Over libp2p whoever answers there is the publisher, or nobody is.
-            let Ok(at) = addr.clone().with_p2p(publisher) else { continue };
-            if !is_http(&addr) && self.context.swarm.connect(at).await.is_err() {
-                continue;
-            }
-            match self.head(publisher, std::slice::from_ref(&addr)).await {
-                Ok(head) => return Some((head, vec![addr])),
-                Err(error) => tracing::debug!(%publisher, %error, "an announcement did not prove true"),
+        let others = named.into_iter().filter(|addr| !known.contains(addr)).take(limits::MAX_IPNI_PLACES);
+        // At once: each may keep us waiting.
+        let asked = others.map(|addr| self.ask_at(publisher, addr));
+        let mut proven = asked.collect::<FuturesUnordered<_>>().filter_map(future::ready);
+        proven.next().await
+    }
+
+    /// Asks a publisher for its head at one address.
+    async fn ask_at(&self, publisher: PeerId, addr: Multiaddr) -> Option<(Cid, Vec<Multiaddr>)> {
+        if !is_http(&addr) {
+            // Whoever answers there is the publisher, or nobody is.
+            self.context.swarm.connect(addr.clone().with_p2p(publisher).ok()?).await.ok()?;
+        }
+        match self.head(publisher, std::slice::from_ref(&addr)).await {
+            Ok(head) => Some((head, vec![addr])),
+            Err(error) => {
+                tracing::debug!(%publisher, %error, "an announcement did not prove true");
+                None
             }
         }
-        None
     }
 }
 
