@@ -17,7 +17,7 @@ pub use self::{
     fetch::fetch,
     ipni::ipni,
     unixfs::unixfs,
-    wire::{announcement, frame, heads, request, validator},
+    wire::{announcement, frame, heads, ingest, request, validator},
 };
 
 /// The follower, told of anything in any order: queues stay under their caps, `latest` never goes back, every request

@@ -229,6 +229,8 @@ fn runs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         bytes.extend([0, 0]);
         bytes
     };
+    // Kind, author, relayed, time, entry, and what the kind asks for beside.
+    let ingest = (0..48u8).flat_map(|n| [n.wrapping_mul(5), n % 4, n % 3, 3 + n % 40, n % 4, n % 3]);
     let validator = (0..24u8).flat_map(|n| [n % 3, n % 5, [192, 64, 196, 200][usize::from(n % 4)], 3, n % 2]);
     vec![
         ("unixfs", "tree", unixfs),
@@ -236,6 +238,7 @@ fn runs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("follower", "one_sync", follow),
         ("fetch", "whole", fetch(0, 19)),
         ("fetch", "segments", fetch(0b0101_0010, 2)),
+        ("ingest", "some", [1].into_iter().chain(ingest).collect()),
         ("validator", "some", [0, 1].into_iter().chain(validator).collect()),
     ]
 }

@@ -10,8 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use cid::Cid;
 use dagmesh_announce::{
-    Acceptance, Announcement, Answer, Origin, Publishers, Validator, ValidatorConfig, Verdict, is_globally_reachable,
+    Acceptance, Announcement, Answer, IngestValidator, Ingested, Origin, Publishers, Validator, ValidatorConfig,
+    Verdict, is_globally_reachable,
 };
 use dagmesh_core::{
     frame::{self, FrameError, FrameReader},
@@ -205,6 +207,64 @@ pub fn announcement(data: &[u8]) {
         let again = answer.encode().expect("what was decoded can be written");
         assert!(again.len() <= limits::MAX_ANSWER_BYTES);
         assert_eq!(Answer::decode(&again).expect("decodes"), answer);
+    }
+}
+
+/// The rules for announcements of the IPNI network over a stretch of time: addresses name nobody but the publisher and are
+/// filtered, only who has signed is believed to be the publisher, nothing is taken twice in the window, and nobody has more
+/// taken than its rate.
+pub fn ingest(data: &[u8]) {
+    let mut input = Input::new(data);
+    let own = peer(3);
+    let only_reachable = input.byte() % 2 == 0;
+    let config = ValidatorConfig { own, publishers: Publishers::Except([peer(2)].into()), only_reachable };
+    let mut validator = IngestValidator::new(config);
+    let begin = Instant::now();
+    let mut at_ms = 0u64;
+    let mut taken: Vec<(u64, Cid, PeerId, bool)> = Vec::new();
+    for _ in 0..64 {
+        if input.is_empty() {
+            break;
+        }
+        let (kind, author, relayed) = (input.byte(), peer(input.below(4)), peer(input.below(4)));
+        at_ms += u64::from(input.byte()) * 400;
+        let cid = Cid::new_v1(0x0129, *head(0, "main", 1 + u64::from(input.byte() % 4), 1, "").head().hash());
+        let addr = |named: Option<PeerId>, text: &str| {
+            let named = named.map(|peer| format!("/p2p/{peer}")).unwrap_or_default();
+            format!("{text}{named}").parse().expect("an address")
+        };
+        let named = (kind & 1 == 0).then_some(author);
+        let other = if kind & 2 == 0 { named } else { Some(relayed) };
+        let addrs = [addr(named, "/ip4/127.0.0.1/tcp/1/http"), addr(other, "/ip4/8.8.8.8/tcp/1")];
+        let mut announcement = Announcement::bare(cid, addrs);
+        if kind & 4 != 0 {
+            announcement = announcement.relayed(relayed);
+        }
+        let now = begin + Duration::from_millis(at_ms);
+        let over_http = kind & 8 != 0;
+        let sender = (kind & 16 != 0).then_some(author);
+        let result = if over_http {
+            validator.http(now, sender, announcement)
+        } else {
+            let mut bytes = announcement.encode().expect("encodes");
+            if kind & 32 != 0 {
+                let at = usize::from(input.byte()) % bytes.len();
+                bytes[at] ^= input.byte();
+            }
+            validator.gossip(now, &Origin::gossip(peer(input.below(3)), (kind & 64 == 0).then_some(author)), &bytes)
+        };
+        let Ok(Ingested { publisher, head, addrs, by_publisher }) = result else { continue };
+        assert!(publisher != own && publisher != peer(2), "neither our own nor one that is refused");
+        let signer = if over_http { sender } else { Some(author) };
+        assert_eq!(by_publisher, signer == Some(publisher), "who says so itself, and nobody else");
+        assert!(addrs.iter().all(|addr| !only_reachable || is_globally_reachable(addr)));
+        let leads = |addr: String| addr.rsplit_once("/p2p/").is_none_or(|(_, named)| named == publisher.to_string());
+        assert!(addrs.iter().all(|addr| leads(addr.to_string())), "{addrs:?}");
+        let again = |(at, cid, of, by): &(u64, Cid, PeerId, bool)| {
+            (*cid, *of, *by) == (head, publisher, by_publisher) && at_ms - at < limits::DUPLICATE_WINDOW_MS
+        };
+        assert!(!taken.iter().any(again), "taken twice");
+        taken.push((at_ms, head, publisher, by_publisher));
     }
 }
 

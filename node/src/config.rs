@@ -315,7 +315,8 @@ impl Config {
     }
 }
 
-fn is_network(name: &str) -> bool {
+/// Whether this can name a network of IPNI: it ends the name of a topic, and that of a followed chain.
+pub(crate) fn is_network(name: &str) -> bool {
     let fits =
         |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || matches!(letter, '-' | '_' | '.');
     (1..=64).contains(&name.len()) && name.chars().all(fits)

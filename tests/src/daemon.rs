@@ -41,6 +41,8 @@ const TAIL_LINES: usize = 40;
 pub struct DaemonOptions {
     /// Arguments for `dagmesh daemon`, after `--json --profile test --home HOME --api 127.0.0.1:0`.
     pub args: Vec<String>,
+    /// Another profile than `test`.
+    pub profile: Option<&'static str>,
     /// Environment of the daemon and of its commands. What starts with `DAGMESH_` is not inherited.
     pub env: Vec<(String, String)>,
     /// A home that exists, or is to be made there, and outlives the daemon. `None` for a temporary one.
@@ -329,7 +331,8 @@ impl Daemon {
     fn spawn(&mut self) -> BufReader<ChildStdout> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log");
         let mut command = self.command();
-        command.args(["daemon", "--json", "--profile", "test", "--home"]).arg(&self.home);
+        let profile = self.options.profile.unwrap_or("test");
+        command.args(["daemon", "--json", "--profile", profile, "--home"]).arg(&self.home);
         command.args(["--api", "127.0.0.1:0"]).args(&self.options.args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {}: {error}", self.binary.display()));

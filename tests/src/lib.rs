@@ -5,6 +5,7 @@
 //! - [`Peer`](peer::Peer) is a node in this process, where a test needs its handle.
 //! - [`Foreign`](foreign::Foreign) is a peer that others wrote, in a process of its own.
 //! - [`Hostile`](hostile::Hostile) is a peer that does what it is told, and should not.
+//! - [`ipni`] makes chains of advertisements, and asks daemons about theirs.
 //! - [`DelayProxy`] is a long, slow or broken line between two nodes, in user space.
 //! - [`SmallDisk`] and [`FailingDisk`] are filesystems that are full, or fail at a sync.
 //! - [`Nat`](nat::Nat) is a network of machines behind routers that translate addresses.
@@ -19,6 +20,7 @@ pub mod disk;
 pub mod folder;
 pub mod foreign;
 pub mod hostile;
+pub mod ipni;
 pub mod nat;
 pub mod peer;
 pub mod proxy;

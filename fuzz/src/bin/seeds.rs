@@ -24,6 +24,7 @@ fn target(name: &str) -> Target {
         "request" => dagmesh_fuzz::request,
         "selector" => dagmesh_fuzz::selector,
         "unixfs" => dagmesh_fuzz::unixfs,
+        "ingest" => dagmesh_fuzz::ingest,
         "validator" => dagmesh_fuzz::validator,
         // Those of `node/` begin with their seeds anyway.
         "ticket" | "config" => |_| {},

@@ -35,11 +35,21 @@ pub struct FollowRecord {
     pub newest_head: Option<ByteBuf>,
     /// Of a chain without numbers: its newest entry heard of. It may be ahead of `latest`.
     pub newest_entry: Option<Cid>,
+    /// Whether a sync that was bounded by a depth may have left the chain without its oldest entries: they are not asked
+    /// for later either.
+    pub cut: bool,
     /// Where the publisher was last found.
     #[serde(with = "addrs")]
     pub addrs: Vec<Multiaddr>,
     /// Since when it is followed, in Unix milliseconds.
     pub created_ms: u64,
+}
+
+impl FollowPolicy {
+    /// Whether the chain may end before its start.
+    pub fn cuts(&self) -> bool {
+        self.depth.is_some() || self.first_sync_depth.is_some()
+    }
 }
 
 impl FollowRecord {

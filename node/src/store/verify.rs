@@ -4,11 +4,12 @@ use std::{cell::RefCell, ops::Bound};
 
 use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
-use dagmesh_dag::{Codec, HashCode, StoreError};
+use dagmesh_dag::{Blockstore, Codec, HashCode, StoreError};
+use dagmesh_ipnisync::Advertisement;
 use fjall::{Guard, Keyspace, Slice};
 
 use super::{
-    Error, PinKind, Store,
+    Error, FollowRecord, PinKind, Store,
     blocks::Found,
     closure::Closure,
     error::{from_engine, is_damage},
@@ -138,11 +139,12 @@ impl Store {
         }
         for (_, _, record) in self.follows()? {
             if let Some(latest) = record.latest {
-                let policy = record.policy;
-                let open = policy.depth.is_some() || policy.first_sync_depth.is_some();
+                let open = record.cut || record.policy.cuts();
                 // Contents are kept of the newest entries that are known; `latest` may be on its way past older ones.
-                let newest = record.head().map_or(0, |head| head.seq());
-                let keep = policy.keep.map(|keep| keep.saturating_sub(newest.saturating_sub(record.latest_seq)));
+                let keep = match record.policy.keep {
+                    Some(keep) => Some(keep.saturating_sub(self.entries_ahead(&record, latest, keep)?)),
+                    None => None,
+                };
                 closure.chain(latest, keep, open)?;
             }
         }
@@ -154,6 +156,26 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+impl Store {
+    /// How many entries `latest` is behind the newest one that is known. Where these have no numbers no more than `most`
+    /// are counted, and it is `most` as well where the newest one does not lead back to `latest`, as far as it is held.
+    fn entries_ahead(&self, record: &FollowRecord, latest: Cid, most: u64) -> Result<u64, Error> {
+        if let Some(head) = record.head() {
+            return Ok(head.seq().saturating_sub(record.latest_seq));
+        }
+        let mut next = Some(record.newest_entry.unwrap_or(latest));
+        for ahead in 0..most {
+            let Some(cid) = next else { break };
+            if cid == latest {
+                return Ok(ahead);
+            }
+            let ad = self.block(&cid)?.and_then(|block| Advertisement::from_block(&block).ok());
+            next = ad.and_then(|ad| ad.previous_id);
+        }
+        Ok(most)
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`script`]: answers, as small values: honest ones, and what may be made of them.
 //! - [`dag`]: feeds and blocks that no honest node makes.
 //! - [`ask`]: requests that no honest client makes.
+//! - [`http`]: a publisher of the IPNI network over plain HTTP that answers as it is told.
 //! - [`gossip`]: a peer that writes its gossip by hand; [`raw`]: one that writes its multiplexing by hand.
 //!
 //! Like all of this crate it panics with the reason where it cannot go on.
@@ -14,6 +15,7 @@
 pub mod ask;
 pub mod dag;
 pub mod gossip;
+pub mod http;
 pub mod proto;
 pub mod raw;
 pub mod script;

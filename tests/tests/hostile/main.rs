@@ -9,6 +9,7 @@ mod blocks;
 mod chain;
 mod content;
 mod heads;
+mod ipni;
 mod memory;
 mod requests;
 mod scene;

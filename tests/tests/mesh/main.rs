@@ -9,6 +9,7 @@ mod chain;
 mod crash;
 mod faults;
 mod follow;
+mod ipni;
 mod learn;
 mod nat;
 mod providers;

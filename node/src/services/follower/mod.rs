@@ -101,6 +101,7 @@ impl Follower {
                 let known = store.follow(&stored.publisher, &stored.feed)?;
                 let mut record =
                     known.unwrap_or_else(|| FollowRecord { created_ms: unix_ms(), ..FollowRecord::default() });
+                record.cut |= record.latest.is_some() && record.policy.cuts();
                 record.policy =
                     FollowPolicy { depth: policy.depth, keep: policy.keep, first_sync_depth: policy.first_sync_depth };
                 remember(&mut record.addrs, addrs);
@@ -146,6 +147,7 @@ impl Follower {
             let changed = store.update_follow(&stored.publisher, &stored.feed, |record| {
                 record.latest = latest.map(|(entry, _)| entry);
                 record.latest_seq = latest.map_or(0, |(_, seq)| seq);
+                record.cut &= latest.is_some();
             })?;
             // What was saved counts the entries of such a chain from where it stood.
             if ipni::network_of(&stored.feed).is_some() {

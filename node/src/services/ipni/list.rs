@@ -9,6 +9,7 @@ use data_encoding::HEXLOWER;
 
 use super::{Ipni, check, feed_of};
 use crate::{
+    config::is_network,
     error::NodeError,
     store::Store,
     ticket::Target,
@@ -76,7 +77,7 @@ impl Ipni {
     pub(crate) fn key(&self, target: &Target, network: Option<&str>) -> Result<FollowKey, NodeError> {
         let network = network.unwrap_or(self.network());
         let feed = feed_of(network)
-            .filter(|_| !network.is_empty())
+            .filter(|_| is_network(network))
             .ok_or_else(|| NodeError::usage(format!("{network:?} is no name of a network, such as mainnet")))?;
         Ok(FollowKey { publisher: target.peer(), feed })
     }

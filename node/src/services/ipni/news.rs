@@ -10,13 +10,14 @@ use dagmesh_announce::{Announcement, IngestValidator, IngestVerdict, Ingested, O
 use dagmesh_core::limits;
 use dagmesh_dagsync::follower::FollowKey;
 use dagmesh_ipnisync::net::{AnnounceBody, Refusal};
+use futures::{StreamExt, future, stream::FuturesUnordered};
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     gossipsub::{Message, MessageAcceptance},
 };
 use parking_lot::Mutex;
 
-use super::{Ipni, feed_of, network_of, topic};
+use super::{Ipni, feed_of, is_http, network_of, topic};
 use crate::services::follower::Follower;
 
 /// Judges announcements, and hands what is new to the follower. Cheap to clone.
@@ -101,8 +102,8 @@ impl Ingest {
             let ipni = ipni.clone();
             async move {
                 let Ingested { publisher, head, addrs, by_publisher } = news;
-                let head = if by_publisher { Some(head) } else { ipni.ask(&follower, &key, &addrs).await };
-                let Some(head) = head else { return };
+                let proven = if by_publisher { Some((head, addrs)) } else { ipni.ask(&follower, &key, addrs).await };
+                let Some((head, addrs)) = proven else { return };
                 follower.learn_addrs(&key, addrs.clone()).await;
                 match ipni.is_behind(&key, head).await {
                     Ok(None) => follower.chain_moved(key.clone(), head),
@@ -122,9 +123,11 @@ impl Ingest {
 }
 
 impl Ipni {
-    /// Asks a publisher, of whom somebody else spoke, for its head: at the addresses that were named, then where it was
-    /// before. One question a publisher at a time, and few in all.
-    async fn ask(&self, follower: &Follower, key: &FollowKey, addrs: &[libp2p::Multiaddr]) -> Option<Cid> {
+    /// Asks a publisher, of whom somebody else spoke, for its head: where it was before, and only where it does not answer
+    /// there at the addresses that were named, each by itself. One question a publisher at a time, and few in all.
+    ///
+    /// The head that it signed, and where: whoever relays could name good addresses and false ones together.
+    async fn ask(&self, follower: &Follower, key: &FollowKey, named: Vec<Multiaddr>) -> Option<(Cid, Vec<Multiaddr>)> {
         let publisher = key.publisher;
         {
             let mut asking = self.asking.lock();
@@ -133,11 +136,26 @@ impl Ipni {
             }
         }
         let _done = Asked { ipni: self, publisher };
-        let mut all = addrs.to_vec();
-        all.extend(follower.known_addrs(key).await);
-        all.dedup();
-        match self.head(publisher, &all).await {
-            Ok(head) => Some(head),
+        let known = follower.known_addrs(key).await;
+        match self.head(publisher, &known).await {
+            Ok(head) => return Some((head, known)),
+            Err(error) => tracing::debug!(%publisher, %error, "a publisher of whom somebody spoke is not where it was"),
+        }
+        let others = named.into_iter().filter(|addr| !known.contains(addr)).take(limits::MAX_IPNI_PLACES);
+        // At once: each may keep us waiting.
+        let asked = others.map(|addr| self.ask_at(publisher, addr));
+        let mut proven = asked.collect::<FuturesUnordered<_>>().filter_map(future::ready);
+        proven.next().await
+    }
+
+    /// Asks a publisher for its head at one address.
+    async fn ask_at(&self, publisher: PeerId, addr: Multiaddr) -> Option<(Cid, Vec<Multiaddr>)> {
+        if !is_http(&addr) {
+            // Whoever answers there is the publisher, or nobody is.
+            self.context.swarm.connect(addr.clone().with_p2p(publisher).ok()?).await.ok()?;
+        }
+        match self.head(publisher, std::slice::from_ref(&addr)).await {
+            Ok(head) => Some((head, vec![addr])),
             Err(error) => {
                 tracing::debug!(%publisher, %error, "an announcement did not prove true");
                 None

@@ -8,7 +8,10 @@ use dagmesh_announce::Announcement;
 use dagmesh_core::limits;
 use dagmesh_dag::{Blockstore, Codec};
 use dagmesh_dagsync::follower::FollowKey;
-use dagmesh_ipnisync::{Advertisement, Chunks, NO_ENTRIES, SignedHead, net::AnnounceBody};
+use dagmesh_ipnisync::{
+    Advertisement, Chunks, NO_ENTRIES, SignedHead,
+    net::{AnnounceBody, NetError},
+};
 use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
 
 use super::{Ipni, entries, feed_of, hold_no_entries, schema::topic};
@@ -120,7 +123,14 @@ impl Ipni {
         };
         let told = self.client.announce(url, body.map_err(|error| NodeError::other(error.to_string()))?).await;
         told.map_err(|error| {
-            let kind = if error.is_bad_peer() { ErrorKind::Error } else { ErrorKind::NoPeers };
+            let kind = match &error {
+                NetError::Url { .. } => ErrorKind::Usage,
+                NetError::Status { status: 401 | 403, .. } => ErrorKind::Unauthorised,
+                // Somebody is there, and does not take it.
+                NetError::Status { .. } | NetError::Redirect { .. } => ErrorKind::Error,
+                error if error.is_bad_peer() => ErrorKind::Error,
+                _ => ErrorKind::NoPeers,
+            };
             NodeError::new(kind, format!("{url} was not told of {head}: {error}"))
         })?;
         Ok(IpniAnnounced { head, to: url.to_owned() })

@@ -2,6 +2,7 @@
 
 use dagmesh_core::cbor;
 use dagmesh_dag::FeedName;
+use dagmesh_ipnisync::Advertisement;
 use libp2p::identity::Keypair;
 
 use super::{tables::entry, *};
@@ -75,6 +76,50 @@ fn what_is_missing_below_a_root_is_listed() {
     assert!(store.verify(|_| ()).expect("verifies").is_sound());
     store.set_follow(&publisher, &FeedName::default(), &with(None)).expect("follows");
     assert_eq!(store.verify(|_| ()).expect("verifies").missing_cids, [*absent.head()]);
+    // A depth that is lifted later brings nothing back.
+    let cut = FollowRecord { cut: true, ..with(None) };
+    store.set_follow(&publisher, &FeedName::default(), &cut).expect("follows");
+    assert!(store.verify(|_| ()).expect("verifies").is_sound());
+}
+
+#[test]
+fn of_a_chain_that_is_being_followed_only_the_entries_to_be_kept_can_be_missing() {
+    let (store, key) = (TempStore::new(), Keypair::generate_ed25519());
+    let mut chain: Vec<Block> = Vec::new();
+    for n in 0..4 {
+        let entries = raw([n]);
+        let mut ad = Advertisement {
+            previous_id: chain.last().map(|ad| *ad.cid()),
+            provider: key.public().to_peer_id().to_string(),
+            addresses: Vec::new(),
+            signature: Vec::new(),
+            entries: *entries.cid(),
+            context_id: Vec::new(),
+            metadata: Vec::new(),
+            is_rm: false,
+            extended_provider: None,
+        };
+        ad.sign(&key).expect("signs");
+        chain.push(ad.to_block(Codec::DagJson).expect("a block"));
+        if n >= 2 {
+            store.put(&entries).expect("puts");
+        }
+    }
+    store.put_many(&chain).expect("puts");
+    let (feed, publisher) = (FeedName::new("ipni:mainnet").expect("a name"), key.public().to_peer_id());
+    let missing = |latest: usize, newest: Option<Cid>| {
+        let policy = FollowPolicy { keep: Some(2), ..FollowPolicy::default() };
+        let latest = Some(*chain[latest].cid());
+        let record = FollowRecord { policy, latest, newest_entry: newest, ..FollowRecord::default() };
+        store.set_follow(&publisher, &feed, &record).expect("follows");
+        store.verify(|_| ()).expect("verifies").missing
+    };
+    assert_eq!(missing(3, None), 0);
+    assert_eq!(missing(1, Some(*chain[3].cid())), 0, "`latest` is on its way past those that are not kept");
+    assert_eq!(missing(2, Some(*chain[3].cid())), 0);
+    assert_eq!(missing(2, Some(*chain[2].cid())), 1);
+    assert_eq!(missing(1, Some(*raw("a head that is not fetched yet").cid())), 0);
+    assert_eq!(missing(1, None), 2);
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn a_follow_comes_back_as_it_was_written() {
         latest_seq: 7,
         newest_head: Some(vec![1, 2, 3].into()),
         newest_entry: None,
+        cut: true,
         addrs: vec![addr(4101), addr(4102)],
         created_ms: 1_700_000_000_000,
     };

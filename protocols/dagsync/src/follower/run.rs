@@ -1,8 +1,9 @@
 //! Running syncs: how they start, stop and end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cid::Cid;
+use dagmesh_core::limits;
 use libp2p_identity::PeerId;
 
 use super::{
@@ -204,7 +205,12 @@ impl Follower {
             None => format!("sync failed: {}", cut(reason)),
         };
         follow.trouble = Some(reason.clone());
-        let retry_in = (kind != FailureKind::Fatal).then(|| self.backoff(failures));
+        let overtaken = follow.head.as_ref().is_some_and(|head| head.entry() != run.head.entry());
+        let retry_in = match kind {
+            // The newer head was heard of when there was nothing to wake up yet.
+            FailureKind::Fatal => overtaken.then_some(Duration::from_millis(limits::NEWS_RETRY_MS)),
+            _ => Some(self.backoff(failures)),
+        };
         if let Some(follow) = self.follows.get_mut(&run.key) {
             follow.search = true;
             follow.work = retry_in.map_or(Work::Failed, |wait| Work::Pause { next: now + wait });

@@ -220,6 +220,20 @@ fn providers_are_taken_up_to_the_cap() {
 }
 
 #[test]
+fn a_fatal_failure_of_a_head_that_was_overtaken_meanwhile_is_none_of_the_newer_one() {
+    let mut bench = Bench::new();
+    let start = bench.syncing(1, 1);
+    bench.announce(head(1, 2));
+    let effects = bench.fail(start.id, peer(1), FailureKind::Fatal);
+    assert!(matches!(&events(&effects)[..], [Event::SyncFailed { retry_in: Some(_), .. }]), "{effects:?}");
+    let call = search(&bench.until(|effect| matches!(effect, Effect::FindProviders { .. })));
+    let start = sync(&bench.tell(Input::ProvidersFound { call, providers: vec![] }));
+    assert_eq!(start.head, head(1, 2));
+    bench.fail(start.id, peer(1), FailureKind::Fatal);
+    assert_eq!(bench.state(&key(1)), State::Failed);
+}
+
+#[test]
 fn a_fatal_failure_waits_for_a_newer_head_or_a_person() {
     for by_person in [false, true] {
         let mut bench = Bench::new();
