@@ -23,6 +23,7 @@ pub mod net;
 pub mod piecewise;
 mod pool;
 pub mod rate;
+mod schema;
 pub mod server;
 pub mod transfer;
 

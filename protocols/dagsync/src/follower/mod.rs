@@ -18,6 +18,7 @@
 
 mod ask;
 mod follow;
+mod head;
 mod line;
 mod run;
 #[cfg(any(test, fuzzing))]
@@ -35,11 +36,12 @@ use libp2p_identity::PeerId;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+pub use self::head::Head;
 #[cfg(fuzzing)]
 pub use self::tests::world::fuzz;
 pub use self::types::{
-    CallId, Config, Effect, Event, FailureKind, FollowKey, Head, Input, Latest, Policy, Share, StartSync, State,
-    Status, Summary, SyncId,
+    CallId, Config, Effect, Event, FailureKind, FollowKey, Input, Latest, Policy, Share, StartSync, State, Status,
+    Summary, SyncId,
 };
 use self::{
     follow::{Ask, Follow, Work},
