@@ -44,6 +44,8 @@ async fn row_01_a_false_provider_of_an_honest_publishers_feed_is_left_for_anothe
     let published = publisher.publish_text("signed by an honest publisher").await;
     let target = publisher.target().await;
     mirror.follow_wait(FollowRequest::new(target.clone())).await;
+    // Away for now, or others would tell the follower of it.
+    mirror.shutdown().await.expect("stopped");
     // The hostile node has the feed from its publisher, which then goes away, and provides it.
     let hostile = Hostile::start().await;
     hostile.connect_to(&publisher).await;
@@ -72,6 +74,7 @@ async fn row_01_a_false_provider_of_an_honest_publishers_feed_is_left_for_anothe
     let exchanges = hostile.asked(2).await;
     wait_for(SOON, "a stream that is closed", async || exchanges[1].was_dropped()).await;
     assert!(!follower.holds(&published.content) && !follower.holds(leaf("false").cid()));
+    let mirror = mirror.again().await;
     let addr = mirror.tcp_addr().await;
     follower.connect(ConnectRequest { addr }).await.expect("connected");
     follower.in_sync_at(publisher.peer_id(), 1).await;
