@@ -22,8 +22,9 @@ use crate::{
     message::{End, Frame, Status},
 };
 
-/// What came is made durable this often: block by block, a few megabytes a second come at the most.
+/// What came is made durable this often, and after so many blocks: what a kill loses comes again, one by one.
 const TICK: Duration = Duration::from_secs(1);
+const CHECKPOINT_BLOCKS: usize = 1024;
 /// Blocks that are asked for at once.
 const WINDOW: usize = limits::MAX_PIECEWISE_REQUESTS;
 
@@ -105,16 +106,21 @@ async fn segment<'a, B: Blocks, O: Observer>(
 ) -> Result<bool, FetchError> {
     let Some(request) = kept.with(Fetch::next_request).await? else { return Ok(false) };
     let mut left = request.blocks;
-    let mut tick = Delay::new(TICK);
+    let (mut tick, mut since) = (Delay::new(TICK), 0);
     loop {
         let (arrived, known) = (post.take(), post.known.clone());
         let turn = kept.with(move |fetch| Turn::take(fetch, arrived, &known, left)).await?;
         left -= turn.taken.len() as u64;
+        since += turn.taken.len();
         post.put_back(turn.arrived, &turn.taken);
         if let Some(result) = turn.over {
             return result;
         }
         post.ask(blocks, &turn.wanted);
+        if since >= CHECKPOINT_BLOCKS {
+            since = 0;
+            kept.with(Fetch::checkpoint).await?;
+        }
         loop {
             match future::select(post.asked.next(), &mut tick).await {
                 Either::Left((Some((cid, answer)), _)) => {
@@ -127,6 +133,7 @@ async fn segment<'a, B: Blocks, O: Observer>(
                 Either::Left((None, _)) => break,
                 Either::Right(_) => {
                     tick.reset(TICK);
+                    since = 0;
                     kept.with(|fetch| if fetch.is_dirty() { fetch.checkpoint() } else { Ok(()) }).await?;
                 }
             }
