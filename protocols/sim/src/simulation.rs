@@ -278,7 +278,8 @@ impl<H: Host> Simulation<H> {
         self.steps
     }
 
-    /// The hash of all that happened so far, in order: deliveries with their content, timeouts, starts and ends.
+    /// The hash of all that happened so far, in order: deliveries with their content, timeouts, starts and ends; and
+    /// that a node was told something by [`tell`](Self::tell), whose content has no bytes.
     pub fn trace_hash(&self) -> TraceHash {
         self.trace.hash()
     }

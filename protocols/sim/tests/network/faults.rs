@@ -115,6 +115,23 @@ fn a_cut_network_agrees_on_each_side_and_after_it_heals_as_a_whole() {
 }
 
 #[test]
+fn a_cut_takes_what_is_under_way() {
+    let mut network = quiet(config(8), 2);
+    network.set_links(Link::new(Latency::Fixed(secs(2))));
+    network.tell(FIRST, Input::Send(SECOND, 3));
+    network.run_to(secs(1)).expect("no invariant");
+    let cut = network.cut(&[&[FIRST]]);
+    network.run_to(secs(10)).expect("no invariant");
+    network.heal(cut);
+    network.run_to(secs(20)).expect("no invariant");
+    assert_eq!(network.host(SECOND).expect("it runs").0.pongs, [0_u32; 0]);
+    assert_eq!(network.counters().kind("ping").cut, 3);
+    network.tell(FIRST, Input::Send(SECOND, 1));
+    network.run_to(secs(22)).expect("no invariant");
+    assert_eq!(network.host(SECOND).expect("it runs").0.pongs, [0]);
+}
+
+#[test]
 fn a_crash_keeps_the_disk_and_a_wipe_does_not() {
     let mut network = quiet(config(5), 5);
     let own = |network: &Simulation<Toy>| network.host(FIRST).expect("it runs").0.known.get(&0).copied();

@@ -6,7 +6,7 @@ use dagmesh_core::limits::{
     MAX_SIM_CALLS, MAX_SIM_EFFECTS, MAX_SIM_EVENTS, MAX_SIM_NODES, MAX_SIM_PACKET_BYTES, MAX_SIM_PARTITIONS,
     SIM_TRACE_LINES,
 };
-use dagmesh_sim::{Churn, Delivery, Host, NodeId, Outbox, Packet, Simulation, TraceHash, plot};
+use dagmesh_sim::{Churn, Delivery, Host, Latency, Link, NodeId, Outbox, Packet, Simulation, TraceHash, plot};
 
 use crate::toy::*;
 
@@ -48,6 +48,30 @@ fn the_same_seed_gives_the_same_run_and_another_another() {
     assert_eq!(hash_of(1), hash);
     assert_ne!(hash_of(2), hash);
     assert_eq!(hash.to_string().len(), 64);
+}
+
+#[test]
+fn the_trace_tells_runs_apart_by_content_place_and_time() {
+    let hash = |to: NodeId, text: &'static str, latency_ms: u64| {
+        let mut config = config(1);
+        config.link = Link::new(Latency::Fixed(Duration::from_millis(latency_ms)));
+        let action = move |_: u32, out: &mut Outbox<u32>| out.send(to, Packet::new("text", text));
+        let mut network = Simulation::new(config, 3, move |_| Loud { machine: Echo::default(), round: 0, action });
+        network.run_to(secs(1)).expect("no invariant");
+        network.tell(FIRST, ());
+        network.run_to(secs(2)).expect("no invariant");
+        assert_eq!(network.counters().kind("text").delivered, 1);
+        network.trace_hash()
+    };
+    let first = hash(SECOND, "abc", 50);
+    assert_eq!(hash(SECOND, "abc", 50), first);
+    for (other, what) in [
+        (hash(SECOND, "abd", 50), "another text"),
+        (hash(NodeId(2), "abc", 50), "another receiver"),
+        (hash(SECOND, "abc", 51), "another time"),
+    ] {
+        assert_ne!(other, first, "{what}");
+    }
 }
 
 #[test]
