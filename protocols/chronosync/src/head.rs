@@ -328,6 +328,10 @@ impl<'a> Unverified<'a> {
         Ok(Self { fields, sig, public, producer, key, signed, bytes })
     }
 
+    pub(crate) fn sequence(&self) -> u64 {
+        self.fields.sequence
+    }
+
     /// Whether it could say anything that `known` does not.
     pub(crate) fn is_news_to(&self, known: &GroupHead) -> bool {
         let order = order(self.fields.sequence, &tree::sha256(&self.signed), known);
