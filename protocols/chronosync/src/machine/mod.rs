@@ -149,6 +149,8 @@ impl Group {
 
     fn restore(&mut self, now: Instant, heads: Vec<GroupHead>) {
         self.state.apply(self.unix_ms(now), heads);
+        // The log tells what changed since a root only where it has seen all of it.
+        self.log = DigestLog::new();
     }
 
     fn join(&mut self, now: Instant, peer: PeerId) {
