@@ -76,7 +76,7 @@ fn a_partition_heals_from_both_sides() {
 fn a_newcomer_is_given_everything_in_two_round_trips_and_told_that_it_is_recovery() {
     let mut pump = Pump::new(2, 4, 0.0);
     let heads: Vec<_> = (100..350).flat_map(|n| (0..4).map(move |session| head(n, session, 3, "x"))).collect();
-    (0..2).for_each(|n| pump.tell(n, Input::Restored(heads.clone())));
+    (0..2).for_each(|n| pump.restore(n, heads.clone()));
     pump.run(SECOND);
     let newcomer = pump.add();
     // Two round trips of at most 100 ms.
@@ -91,7 +91,7 @@ fn a_newcomer_is_given_everything_in_two_round_trips_and_told_that_it_is_recover
 fn a_peer_at_a_past_root_is_told_the_difference_alone() {
     let mut pump = Pump::new(3, 5, 0.0);
     let heads: Vec<_> = (100..350).map(|n| head(n, 1, 3, "x")).collect();
-    (0..3).for_each(|n| pump.tell(n, Input::Restored(heads.clone())));
+    (0..3).for_each(|n| pump.restore(n, heads.clone()));
     pump.run(SECOND);
     pump.gossip_lost = true;
     pump.publish(0);
@@ -100,6 +100,19 @@ fn a_peer_at_a_past_root_is_told_the_difference_alone() {
     pump.page_bytes = 0;
     pump.converge(40 * SECOND);
     assert!(pump.page_bytes > 0 && pump.page_bytes < 2000, "{} bytes of answers", pump.page_bytes);
+}
+
+#[test]
+fn one_recovery_brings_both_sides_what_they_lack() {
+    let mut pump = Pump::new(2, 9, 0.0);
+    pump.gossip_lost = true;
+    pump.restore(0, (100..103).map(|n| head(n, 1, 3, "x")).collect());
+    pump.restore(1, (102..110).map(|n| head(n, 1, 4, "x")).collect());
+    // A round trip for the digests, one for the page, half of one for what goes back.
+    pump.run(Duration::from_millis(251));
+    assert_eq!(pump.groups[0].state().summary(), pump.groups[1].state().summary());
+    assert_eq!(pump.groups[0].state().summary().leaves, 10);
+    assert_eq!(pump.recover_requests, 2, "the one who is behind asks, and then tells");
 }
 
 #[test]
@@ -137,7 +150,7 @@ fn an_idle_group_says_less_and_less_whatever_its_size() {
     let idle = |leaves: u16| {
         let mut pump = Pump::new(10, 8, 0.0);
         let heads: Vec<_> = (100..100 + leaves).map(|n| head(n, 1, 3, "x")).collect();
-        (0..10).for_each(|n| pump.tell(n, Input::Restored(heads.clone())));
+        (0..10).for_each(|n| pump.restore(n, heads.clone()));
         pump.run(120 * SECOND);
         let before = (pump.gossips, pump.gossip_bytes);
         pump.run(600 * SECOND);
@@ -252,6 +265,20 @@ fn a_valid_head_is_applied_whatever_the_digest_says_and_a_claimed_root_is_never_
 }
 
 #[test]
+fn an_update_from_a_root_of_ours_is_no_sign_of_loss_and_one_from_another_is() {
+    let mut bench = Bench::new();
+    let Gossip::Update(update) = bench.update(&[head(1, 5, 3, "x")]) else { unreachable!() };
+    let empty = State::new().summary().root;
+    // Its sender has published at the same time as somebody whom we have heard.
+    bench.hear(3, &bench.update(&[head(2, 5, 3, "x")]));
+    bench.group.claims = Claims::default();
+    bench.hear(4, &Gossip::Update(Update { previous: empty, ..update.clone() }));
+    assert_eq!(bench.group.claims.len(), 0);
+    bench.hear(4, &Gossip::Update(update));
+    assert_eq!(bench.group.claims.len(), 1);
+}
+
+#[test]
 fn an_equivocation_is_told_once_and_no_number_twice() {
     let mut bench = Bench::new();
     bench.hear(3, &bench.update(&[head(1, 5, 3, "x")]));
@@ -333,6 +360,7 @@ proptest! {
         loop {
             let Page { heads, next, difference, .. } = bench.group.page(&from, size);
             prop_assert!(!difference);
+            prop_assert!(heads.iter().map(|bytes| bytes.len()).sum::<usize>() <= size);
             told.extend(heads.iter().map(|bytes| GroupHead::decode(&group(), bytes).expect("a head").key()));
             prop_assert!(next.is_none() || (next > from.after && next == told.last().copied()));
             let Some(next) = next else { break };

@@ -126,6 +126,13 @@ impl Pump {
         self.drain(member);
     }
 
+    /// Gives a member a state that it was told of in an earlier life.
+    pub(super) fn restore(&mut self, member: usize, heads: Vec<GroupHead>) {
+        let told = heads.iter().map(|head| ((member, head.producer(), head.session()), head.sequence()));
+        self.told.extend(told);
+        self.tell(member, Input::Restored(heads));
+    }
+
     pub(super) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
