@@ -326,6 +326,76 @@ fn a_flood_of_invented_digests_takes_no_memory_and_ends_in_silence() {
     assert_eq!((bench.group.claims.len(), bench.group.calls.len(), bench.group.answers.len()), (0, 0, 0));
 }
 
+/// The request for a page among these effects.
+fn asked(effects: &[Effect]) -> Option<(CallId, Cursor)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Request { call, bytes, .. } => match Request::decode(bytes) {
+            Ok(Request::Recover { from, .. }) => Some((*call, from)),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+#[test]
+fn who_claims_to_be_ahead_and_brings_nothing_is_left_alone_for_a_while() {
+    let mut bench = Bench::new();
+    let claim = |n: u8| Summary { root: [n; 32], leaves: 1, sum: 9 };
+    let hello =
+        |n| Input::Request { token: 1, peer: peer(1), bytes: Request::Hello(claim(n)).encode().expect("encodes") };
+    let (call, _) = asked(&bench.tell(hello(1))).expect("it is asked at once");
+    let empty = Page { state: claim(1), difference: false, heads: HeadList::default(), next: None };
+    bench.tell(Input::Answered { call, bytes: Answer::Page(empty).encode().expect("encodes") });
+    bench.now += bench.group.config.moment;
+    assert_eq!(asked(&bench.tell(hello(2))), None);
+    bench.now += SECOND;
+    assert!(asked(&bench.tell(hello(3))).is_some(), "and then asked again");
+}
+
+#[test]
+fn pages_that_lead_back_or_never_end_are_given_up() {
+    let claim = Summary { root: [1; 32], leaves: 1, sum: 9 };
+    let hello = Input::Request { token: 1, peer: peer(1), bytes: Request::Hello(claim).encode().expect("encodes") };
+    let page = |n: u8| {
+        let next = Some(LeafKey { name: [n; 32], session: 0 });
+        Answer::Page(Page { state: claim, difference: true, heads: HeadList::default(), next })
+            .encode()
+            .expect("encodes")
+    };
+    let mut bench = Bench::new();
+    let (call, _) = asked(&bench.tell(hello.clone())).expect("it is asked");
+    let (call, from) =
+        asked(&bench.tell(Input::Answered { call, bytes: page(5) })).expect("the next page is asked for");
+    assert_eq!(from.after, Some(LeafKey { name: [5; 32], session: 0 }));
+    let effects = bench.tell(Input::Answered { call, bytes: page(5) });
+    assert!(matches!(effects[..], [Effect::Event(Event::Misbehaved { .. }), ..]), "{effects:?}");
+
+    let mut bench = Bench::new();
+    let mut running = asked(&bench.tell(hello)).map(|(call, _)| call);
+    let mut pages = 0u8;
+    while let Some(call) = running {
+        pages += 1;
+        running = asked(&bench.tell(Input::Answered { call, bytes: page(pages) })).map(|(call, _)| call);
+    }
+    assert_eq!(u32::from(pages), dagmesh_core::limits::MAX_GROUP_RECOVERY_PAGES);
+}
+
+#[test]
+fn so_many_recoveries_run_at_once_and_no_more() {
+    let mut bench = Bench::new();
+    let most = dagmesh_core::limits::MAX_GROUP_RECOVERIES as u8;
+    let mut running = 0;
+    for n in 1..=most + 1 {
+        let state = Summary { root: [n; 32], leaves: 1, sum: 9 };
+        let bytes = Request::Hello(state).encode().expect("encodes");
+        let effects = bench.tell(Input::Request { token: 1, peer: peer(n.into()), bytes });
+        running += u8::from(asked(&effects).is_some());
+        // The one before is not recent any more.
+        bench.now += bench.group.config.moment;
+    }
+    assert_eq!(running, most);
+}
+
 #[test]
 fn a_peer_that_asks_too_often_is_told_so() {
     let mut bench = Bench::new();
