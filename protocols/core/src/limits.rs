@@ -411,6 +411,63 @@ pub const IDLE_CONNECTION_SECS: u64 = 60;
 /// How long a listener may take to report its first address, in seconds.
 pub const LISTEN_TIMEOUT_SECS: u64 = 5;
 
+// ---- Groups ----------------------------------------------------------------------------------------------------
+
+/// Largest inline payload of a group's head: a line of chat; anything longer belongs into a DAG.
+pub const MAX_GROUP_INLINE_BYTES: usize = 512;
+/// Largest signed head of a group: the payload, the longest CID, an RSA key of 2,048 bits with its signature, 260 bytes
+/// of numbers and lengths.
+pub const MAX_GROUP_HEAD_BYTES: usize = 1536;
+/// Longest name of a group, in bytes: that of a feed.
+pub const MAX_GROUP_NAME_BYTES: usize = 128;
+/// Highest sequence number: one a millisecond for 8,900 years, and the sum over all leaves stays below 2^63.
+pub const MAX_GROUP_SEQUENCE: u64 = (1 << 48) - 1;
+/// Most leaves (sessions of producers) of a group: about 4 MiB of heads, 24 MiB with the largest payloads.
+pub const MAX_GROUP_LEAVES: usize = 16_384;
+/// Sessions of one producer that count, the newest first: each restart without its disk begins one.
+pub const MAX_GROUP_SESSIONS: usize = 64;
+/// How far in the future a session may lie, in milliseconds (24 h): a session is the clock at its start, and one from
+/// the far future would outlive all that follow.
+pub const MAX_GROUP_SESSION_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
+/// Past roots that a group remembers with what changed after each: at one change a second, four minutes.
+pub const MAX_GROUP_LOG_ROOTS: usize = 256;
+/// Changes that the log of a group remembers in all: 40 bytes each, and a log that names each leaf once says no less
+/// than the whole state.
+pub const MAX_GROUP_LOG_CHANGES: usize = MAX_GROUP_LEAVES;
+/// A group's update carries the whole vector while it is no larger than this: one packet.
+pub const GROUP_VECTOR_BYTES: usize = 1024;
+/// Largest gossip message of a group: [`MAX_GOSSIP_BYTES`] without the envelope.
+pub const MAX_GROUP_GOSSIP_BYTES: usize = MAX_GOSSIP_BYTES - 4096;
+/// Heads in one gossip message of a group, by their bytes in all: leaves room for the rest of the message.
+pub const MAX_GROUP_GOSSIP_HEAD_BYTES: usize = 48 * 1024;
+/// Heads in one page of a recovery, by their bytes in all: a group of 1,000 leaves takes one page.
+pub const MAX_GROUP_PAGE_BYTES: usize = 256 * 1024;
+/// Heads in one message: a page of the smallest ones. Each costs a signature check of about 50 µs.
+pub const MAX_GROUP_PAGE_HEADS: usize = 2048;
+/// Largest unicast message of a group: a page, and three bytes of length with each head of it.
+pub const MAX_GROUP_MESSAGE_BYTES: usize = MAX_GROUP_PAGE_BYTES + 3 * MAX_GROUP_PAGE_HEADS + 1024;
+/// Unknown digests of a group that wait for their timer: a flood of invented ones must not take memory. When full, a
+/// random one makes room, so that a flood cannot keep the honest ones out.
+pub const MAX_GROUP_PENDING_DIGESTS: usize = 64;
+/// Of those, claimed by one author: an honest one moves on from its old digests.
+pub const MAX_GROUP_PENDING_PER_AUTHOR: usize = 4;
+/// Peers of a group that are remembered with what they said last; the one not heard for longest makes room.
+pub const MAX_GROUP_PEERS: usize = 1024;
+/// Recoveries of a group that run at once, each from another peer: one slow peer must not keep us.
+pub const MAX_GROUP_RECOVERIES: usize = 4;
+/// Pages of one recovery: a full group takes 16 of the usual heads, 96 of the largest.
+pub const MAX_GROUP_RECOVERY_PAGES: u32 = 128;
+/// Requests that a peer of a group may make at once: a full recovery of the usual heads, twice.
+pub const GROUP_REQUEST_BURST: u32 = 32;
+/// Requests that a peer of a group may make per second beyond the burst.
+pub const GROUP_REQUESTS_PER_SECOND: u32 = 4;
+/// Answers to a call to the whole group that wait for their random delay.
+pub const MAX_GROUP_PENDING_ANSWERS: usize = 16;
+/// Producers of one node in one group.
+pub const MAX_GROUP_PRODUCERS: usize = 16;
+/// Publications of one producer that wait for the disk; the next one is refused.
+pub const MAX_GROUP_PUBLISH_QUEUE: usize = 1024;
+
 // ---- The simulator ---------------------------------------------------------------------------------------------
 
 /// Nodes that one simulated network ever has, those that left included: sixteen times the largest case that we measure.

@@ -1,0 +1,29 @@
+//! Group state: every member of a group learns every other member's newest head, without a leader.
+//!
+//! - [`GroupHead`]: a producer's signed word on how far one of its sessions is, bound to its group.
+//! - [`State`]: the maximum of those per (producer, session), under a digest tree; [`Summary`] is what members compare.
+//! - [`DigestLog`]: the roots that our state has gone through, so that a peer at one of them is told the difference.
+//! - [`Group`]: the machine; all rules, no I/O.
+//! - [`Gossip`], [`Request`], [`Answer`]: what travels, bounded.
+//!
+//! A valid head is always applied, whatever the digests say; digests only find loss.
+//!
+//! Source: Z. Zhu, A. Afanasyev, "Let's ChronoSync: Decentralized Dataset State Synchronization in Named Data
+//! Networking" (ICNP 2013), for the digest tree, the log and recovery; RFC 6206 (Trickle) for the heartbeat. Signed heads,
+//! sums, pages and sessions are dagmesh's own.
+
+mod head;
+mod log;
+pub mod machine;
+mod message;
+mod state;
+#[cfg(test)]
+mod testing;
+mod tree;
+
+pub use head::{GroupHead, GroupId, HeadError, HeadOrder, LeafKey, Payload};
+pub use log::DigestLog;
+pub use machine::{Acceptance, CallId, Config, Effect, Event, Group, Input, PersistId};
+pub use message::{Answer, Cursor, Gossip, HeadBytes, HeadList, MessageError, Page, Request, Update};
+pub use state::{Applied, Refused, State, Summary};
+pub use tree::Digest;
