@@ -12,17 +12,13 @@ use dagmesh_ipnisync::{
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use libp2p::{
-    Multiaddr, PeerId, SwarmBuilder, identify,
-    identity::Keypair,
-    multiaddr::Protocol,
-    noise,
-    swarm::{NetworkBehaviour, SwarmEvent},
+    Multiaddr, PeerId, SwarmBuilder, identify, identity::Keypair, multiaddr::Protocol, noise, swarm::NetworkBehaviour,
     tcp, yamux,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::{Daemon, api::api_call, peer::SOON, wait_for_some};
+use crate::{Daemon, api::api_call, hostile::listen, peer::SOON, wait_for_some};
 
 /// The topic on which the network that is meant where none is named announces its heads.
 pub const TOPIC: &str = "/indexer/ingest/mainnet";
@@ -233,16 +229,7 @@ impl StreamPublisher {
             .expect("a behaviour")
             .with_swarm_config(|config| config.with_idle_connection_timeout(std::time::Duration::from_secs(600)))
             .build();
-        swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("an address")).expect("a listener");
-        let listening = async {
-            loop {
-                if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
-                    return address;
-                }
-            }
-        };
-        let addr = tokio::time::timeout(SOON, listening).await.expect("an address in time");
-        let addr = addr.with(Protocol::P2p(*swarm.local_peer_id()));
+        let addr = listen(&mut swarm).await.with(Protocol::P2p(*swarm.local_peer_id()));
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let source = Served { chain: chain.clone(), asked: Arc::clone(&asked) };
         let incoming = swarm.behaviour().streams.new_control().accept(HTTP).expect("a protocol that is served once");

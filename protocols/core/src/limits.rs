@@ -161,8 +161,9 @@ pub const MAX_IPNI_AHEAD_REQUESTS: usize = 16;
 pub const MAX_IPNI_AHEAD_BLOCKS: usize = 2_048;
 /// Bytes of entries that wait in memory until the sync asks for them. Beyond it, they are fetched when they are asked for.
 pub const MAX_IPNI_AHEAD_BYTES: u64 = 16 << 20;
-/// Multihashes in one list or CAR that becomes an advertisement: 40 bytes each, over several hundred chunks.
-pub const MAX_IPNI_MULTIHASHES: usize = 10_000_000;
+/// Multihashes in one list or CAR that becomes an advertisement: 80 bytes each in memory, and the same again while doubles
+/// are taken out; over 62 chunks.
+pub const MAX_IPNI_MULTIHASHES: usize = 1_000_000;
 /// Advertisements that one call lists at the most.
 pub const MAX_IPNI_LISTED_ADS: usize = 10_000;
 /// Multihashes that one call lists at the most: 8 MB of text.

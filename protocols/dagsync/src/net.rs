@@ -111,14 +111,11 @@ impl Client {
 
     async fn open(&self, peer: PeerId, protocol: StreamProtocol) -> Result<Stream, FetchError> {
         let mut control = self.control.clone();
-        let opened = within(limits::FIRST_BYTE_TIMEOUT_SECS, control.open_stream(peer, protocol.clone())).await?;
+        let opened = within(limits::FIRST_BYTE_TIMEOUT_SECS, control.open_stream(peer, protocol)).await?;
         opened.map_err(|error| {
             let reason = match error {
                 OpenStreamError::Io(error) => error.to_string(),
-                OpenStreamError::UnsupportedProtocol(_) if protocol == HEAD => {
-                    return FetchError::NotSpoken(head::PROTOCOL);
-                }
-                OpenStreamError::UnsupportedProtocol(_) => return FetchError::NotSpoken(message::PROTOCOL),
+                OpenStreamError::UnsupportedProtocol(protocol) => format!("the peer does not speak {protocol}"),
                 error => error.to_string(),
             };
             FetchError::Unreachable(reason.trim_end_matches('.').to_owned())

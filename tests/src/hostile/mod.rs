@@ -20,6 +20,7 @@ pub mod proto;
 pub mod raw;
 pub mod script;
 mod swarm;
+pub(crate) use swarm::listen;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

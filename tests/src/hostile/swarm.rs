@@ -53,6 +53,14 @@ pub(super) async fn start(key: &Keypair) -> (Swarm<Behaviour>, Multiaddr) {
         .expect("a behaviour")
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(600)))
         .build();
+    let addr = listen(&mut swarm).await;
+    swarm.add_external_address(addr.clone());
+    let peer = *swarm.local_peer_id();
+    (swarm, addr.with(Protocol::P2p(peer)))
+}
+
+/// Has a swarm listen on a free port of loopback; where.
+pub(crate) async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> Multiaddr {
     swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("an address")).expect("a listener");
     let listening = async {
         loop {
@@ -61,10 +69,7 @@ pub(super) async fn start(key: &Keypair) -> (Swarm<Behaviour>, Multiaddr) {
             }
         }
     };
-    let addr = tokio::time::timeout(SOON, listening).await.expect("an address in time");
-    swarm.add_external_address(addr.clone());
-    let peer = *swarm.local_peer_id();
-    (swarm, addr.with(Protocol::P2p(peer)))
+    tokio::time::timeout(SOON, listening).await.expect("an address in time")
 }
 
 fn behaviour(key: &Keypair) -> Behaviour {

@@ -68,6 +68,15 @@ impl Prey {
         follow
     }
 
+    /// The hostile chain grows by one, is served as it is, and is followed to number `seq`, by a daemon that asks anew.
+    async fn goes_on_at(&mut self, seq: u64) {
+        self.chain.grow(1);
+        self.hostile.serve(&self.chain);
+        self.daemon.restart().await;
+        let follow = ipni::in_sync_at(&self.daemon, &self.peer(), &self.chain.head().to_string()).await;
+        assert_eq!(follow["latest_seq"], seq, "{follow}");
+    }
+
     /// Nothing false is held, an honest publisher is followed as before, and so is this one once it is honest.
     async fn is_unharmed(&mut self, more: u64) {
         let (honest, chain) = publisher(3).await;

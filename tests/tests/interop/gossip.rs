@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     go::{self, GoPeer, GoProgram},
-    support::{HEADS, SOON, addr_of, daemon, daemon_addr, hex, publish},
+    support::{HEADS, SOON, addr_of, daemon, daemon_addr, hex, in_mesh, is_heard, publish},
 };
 
 /// A Go peer that takes part in a topic and is connected with whoever listens there.
@@ -31,21 +31,14 @@ async fn signed_messages_of_a_topic_travel_both_ways() {
 
     let mut theirs = member(go, TOPIC, &addr_of(addrs.iter().map(String::as_str), "tcp")).await;
     theirs.sees("joined", &us.to_string()).await;
-    wait_for(SOON, "a mesh with the Go peer", async || {
-        let mesh = ours.handle.mesh_peers(TOPIC).await.expect("the mesh");
-        mesh.iter().any(|peer| peer.to_string() == theirs.peer_id())
-    })
-    .await;
+    in_mesh(&ours.handle, TOPIC, &theirs).await;
 
     theirs.ask(&format!("publish {TOPIC} {}", hex(b"from Go"))).await;
     let heard = tokio::time::timeout(SOON, ours.gossip.recv()).await.expect("a message in time").expect("a message");
     assert_eq!((heard.topic.as_str(), heard.data.as_slice()), (TOPIC, b"from Go".as_slice()));
     assert_eq!(heard.author.map(|author| author.to_string()).as_deref(), Some(theirs.peer_id()));
 
-    ours.handle.publish(TOPIC, b"from us".to_vec()).await.expect("published");
-    let heard = theirs.wait("message", "our message", |_| true).await;
-    assert_eq!((&heard["topic"], &heard["from"]), (&TOPIC.into(), &us.to_string().into()));
-    assert_eq!((&heard["data"], &heard["signed"]), (&hex(b"from us").into(), &true.into()));
+    is_heard(&ours.handle, TOPIC, &theirs).await;
     assert_eq!(theirs.all("rejected"), [] as [Value; 0]);
     ours.handle.shutdown().await.expect("stopped");
 }

@@ -7,13 +7,14 @@ use std::{
 };
 
 use dagmesh::swarm::{AcceptAll, Profile, SwarmConfig};
-use dagmesh_tests::{Daemon, foreign::Foreign, wait_for, wait_for_some};
+use dagmesh_tests::{Daemon, foreign::Foreign, wait_for_some};
 use libp2p::{Multiaddr, identity::Keypair};
 use serde_json::Value;
 use tokio::{process::Command, sync::OnceCell};
 
 use crate::support::{
-    DHT, HEADS, SOON, addr_of, daemon, daemon_addr, daemon_sees, has, hex, or_skip, publish, switched_on,
+    DHT, HEADS, SOON, addr_of, daemon, daemon_addr, daemon_sees, has, hex, in_mesh, is_heard, or_skip, publish,
+    switched_on,
 };
 
 const AGENT: &str = "dagmesh-interop-js";
@@ -130,11 +131,7 @@ async fn signed_messages_of_a_topic_travel_both_ways() {
     theirs.ask(&format!("subscribe {TOPIC}")).await;
     theirs.ask(&format!("dial {}", addr_of(addrs.iter().map(String::as_str), "tcp"))).await;
     theirs.sees("joined", &us.to_string()).await;
-    wait_for(SOON, "a mesh with the peer of js-libp2p", async || {
-        let mesh = ours.handle.mesh_peers(TOPIC).await.expect("the mesh");
-        mesh.iter().any(|peer| peer.to_string() == theirs.peer_id())
-    })
-    .await;
+    in_mesh(&ours.handle, TOPIC, &theirs).await;
 
     let recipients = theirs.ask(&format!("publish {TOPIC} {}", hex(b"from JavaScript"))).await;
     assert!(has(&recipients, &us.to_string()), "{recipients}");
@@ -142,10 +139,7 @@ async fn signed_messages_of_a_topic_travel_both_ways() {
     assert_eq!((heard.topic.as_str(), heard.data.as_slice()), (TOPIC, b"from JavaScript".as_slice()));
     assert_eq!(heard.author.map(|author| author.to_string()).as_deref(), Some(theirs.peer_id()));
 
-    ours.handle.publish(TOPIC, b"from us".to_vec()).await.expect("published");
-    let heard = theirs.wait("message", "our message", |_| true).await;
-    assert_eq!((&heard["topic"], &heard["from"]), (&TOPIC.into(), &us.to_string().into()));
-    assert_eq!((&heard["data"], &heard["signed"]), (&hex(b"from us").into(), &true.into()));
+    is_heard(&ours.handle, TOPIC, &theirs).await;
     ours.handle.shutdown().await.expect("stopped");
 }
 

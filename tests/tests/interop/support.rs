@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use dagmesh_tests::{Daemon, DaemonOptions, wait_for_some};
+use dagmesh::swarm::SwarmHandle;
+use dagmesh_tests::{Daemon, DaemonOptions, foreign::Foreign, wait_for, wait_for_some};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -77,4 +78,21 @@ pub(crate) async fn publish(daemon: &Daemon, text: &str) -> String {
 /// Bytes as the peers write them.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Waits until a peer is in the mesh of a topic with us.
+pub(crate) async fn in_mesh(ours: &SwarmHandle, topic: &str, theirs: &Foreign) {
+    wait_for(SOON, "a mesh with the peer", async || {
+        let mesh = ours.mesh_peers(topic).await.expect("the mesh");
+        mesh.iter().any(|peer| peer.to_string() == theirs.peer_id())
+    })
+    .await;
+}
+
+/// Publishes, and asserts that the peer hears it: signed, by us, as it was.
+pub(crate) async fn is_heard(ours: &SwarmHandle, topic: &str, theirs: &Foreign) {
+    ours.publish(topic, b"from us".to_vec()).await.expect("published");
+    let heard = theirs.wait("message", "our message", |_| true).await;
+    assert_eq!((&heard["topic"], &heard["from"]), (&topic.into(), &ours.local_peer_id().to_string().into()));
+    assert_eq!((&heard["data"], &heard["signed"]), (&hex(b"from us").into(), &true.into()));
 }

@@ -5,20 +5,12 @@ use std::{
     process::Stdio,
 };
 
-use dagmesh_tests::{Daemon, Output, SmallDisk, assert_same_folder, make_folder};
+use dagmesh_tests::{Daemon, SmallDisk, assert_same_folder, make_folder};
 use serde_json::Value;
 
-use crate::support::{SOON, api_raw, api_request, assert_sound, daemon, number, options, str_of, text, ticket};
-
-/// Asserts how a command ends, and that its error names each of `words`.
-#[track_caller]
-fn assert_fails(output: &Output, code: i32, words: &[&str]) {
-    output.assert_code(code);
-    assert!(output.stdout.is_empty(), "an error is no result: {output}");
-    for word in words {
-        assert!(output.stderr.contains(word), "{word:?} is missing in the error of {output}");
-    }
-}
+use crate::support::{
+    SOON, api_raw, api_request, assert_fails, assert_sound, daemon, number, options, str_of, text, ticket,
+};
 
 /// Runs `dagmesh` with these arguments alone; its exit code and stderr. For what ends at once.
 async fn run(daemon: &Daemon, args: &[&str]) -> (Option<i32>, String) {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use dagmesh_tests::{Daemon, DaemonOptions, wait_for_some};
+use dagmesh_tests::{Daemon, DaemonOptions, Output, wait_for_some};
 use serde_json::{Value, json};
 
 pub(crate) use dagmesh_tests::{
@@ -60,6 +60,16 @@ pub(crate) async fn in_sync_at(daemon: &Daemon, seq: u64) -> Value {
         (follow["state"] == "in_sync" && follow["latest_seq"] == seq).then_some(follow)
     })
     .await
+}
+
+/// Asserts how a command ends, and that its error names each of `words`.
+#[track_caller]
+pub(crate) fn assert_fails(output: &Output, code: i32, words: &[&str]) {
+    output.assert_code(code);
+    assert!(output.stdout.is_empty(), "an error is no result: {output}");
+    for word in words {
+        assert!(output.stderr.contains(word), "{word:?} is missing in the error of {output}");
+    }
 }
 
 /// Asserts that each block of a stopped or running daemon's store matches its CID and nothing is missing.

@@ -139,6 +139,15 @@ mod tests {
     }
 
     #[test]
+    fn multihashes_are_taken_at_the_cap_and_refused_one_over_it() {
+        let mut found = Found { path: Path::new("list"), hashes: vec![hash(1); MAX_IPNI_MULTIHASHES - 1] };
+        found.push(hash(2)).expect("fits");
+        let error = found.push(hash(3)).expect_err("one too many").to_string();
+        assert!(error.contains("1000000") && error.contains("divide it"), "{error}");
+        assert_eq!(found.hashes.len(), MAX_IPNI_MULTIHASHES);
+    }
+
+    #[test]
     fn the_blocks_of_a_car_are_listed() {
         let blocks: Vec<Block> =
             (1..4).map(|n| Block::new(Codec::Raw, HashCode::Sha2_256, vec![n]).expect("a block")).collect();

@@ -182,9 +182,6 @@ pub enum FetchError {
     /// No stream to the peer could be opened.
     #[error("the peer cannot be reached: {0}")]
     Unreachable(String),
-    /// The peer can be reached and does not speak this protocol.
-    #[error("the peer does not speak {0}")]
-    NotSpoken(&'static str),
     /// The stream failed.
     #[error("the stream failed: {0}")]
     Stream(String),

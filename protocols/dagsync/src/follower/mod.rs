@@ -410,12 +410,6 @@ impl Machine for Follower {
             Input::Follow { key, policy, latest, head } => self.follow(now, key, policy, latest, head),
             Input::Unfollow(key) => self.unfollow(&key),
             Input::Announced(head) => self.announced(now, *head),
-            Input::AskHead(key) => {
-                if let Some(follow) = self.follows.get_mut(&key) {
-                    follow.ask_now(now);
-                }
-                self.advance(now, &key);
-            }
             Input::Retry(key) => {
                 if let Some(follow) = self.follows.get_mut(&key) {
                     follow.start_over(now);

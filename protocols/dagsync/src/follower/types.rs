@@ -129,8 +129,6 @@ pub enum Input {
     Unfollow(FollowKey),
     /// This head was announced, by whomever. Of a feed that is not followed: ignored.
     Announced(Box<Head>),
-    /// Whether there is a newer head is to be asked of the publisher now, and not only when its time comes.
-    AskHead(FollowKey),
     /// A person wants it tried now.
     Retry(FollowKey),
     /// Sets what counts as synced; a sync that runs is started anew from there.

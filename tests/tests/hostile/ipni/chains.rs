@@ -54,11 +54,7 @@ async fn row_19_an_old_head_that_is_told_again_moves_nothing() {
 
     // What comes after it is taken as before.
     prey.hostile.be_honest();
-    prey.chain.grow(1);
-    prey.hostile.serve(&prey.chain);
-    prey.daemon.restart().await;
-    let follow = ipni::in_sync_at(&prey.daemon, &peer, &prey.chain.head().to_string()).await;
-    assert_eq!(follow["latest_seq"], 4, "{follow}");
+    prey.goes_on_at(4).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,11 +78,7 @@ async fn row_11_a_head_of_another_history_moves_no_latest_and_says_why() {
     assert_eq!((&report["damaged"], &report["missing"]), (&0.into(), &0.into()), "{report}");
 
     // A publisher that thinks better of it is followed on.
-    prey.chain.grow(1);
-    prey.hostile.serve(&prey.chain);
-    prey.daemon.restart().await;
-    let follow = ipni::in_sync_at(&prey.daemon, &peer, &prey.chain.head().to_string()).await;
-    assert_eq!(follow["latest_seq"], 4, "{follow}");
+    prey.goes_on_at(4).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,19 +2,10 @@
 
 use std::process::Stdio;
 
-use dagmesh_tests::{Daemon, Output, ipni};
+use dagmesh_tests::{Daemon, ipni};
 
 use super::ours;
-use crate::support::{SOON, daemon, text};
-
-#[track_caller]
-fn assert_fails(output: &Output, code: i32, words: &[&str]) {
-    output.assert_code(code);
-    assert!(output.stdout.is_empty(), "an error is no result: {output}");
-    for word in words {
-        assert!(output.stderr.contains(word), "{word:?} is missing in the error of {output}");
-    }
-}
+use crate::support::{SOON, assert_fails, daemon, text};
 
 /// Something that is well-formed, and is held nowhere.
 const NOWHERE: &str = "baguqeeraxcdqnsmkbpzgydq6bguhsxdsmy6bptpirjg6znzavmyjzdgvlzma";

@@ -50,16 +50,6 @@ fn of_heads_without_numbers_the_last_one_counts_until_latest_stands_at_it() {
 }
 
 #[test]
-fn a_person_can_have_the_head_asked_for_before_its_time() {
-    let mut bench = Bench::new();
-    let start = bench.syncing(1, 3);
-    bench.finish(start.id);
-    let call = query(&bench.tell(Input::AskHead(key(1))));
-    assert_eq!(bench.tell(Input::AskHead(key(1))), [], "it is asked for already");
-    sync(&bench.found(call, head(1, 4)));
-}
-
-#[test]
 fn a_fork_keeps_the_old_head_and_is_told_once_with_both() {
     let mut bench = Bench::new();
     let start = bench.syncing(1, 3);
