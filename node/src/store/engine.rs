@@ -25,7 +25,7 @@ use super::{
 };
 
 /// The format that this program writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
 const FORMAT_ROW: &[u8] = b"format";
 
 /// Where the database stands inside the store's directory.
@@ -74,6 +74,7 @@ pub(super) struct Keyspaces {
     outbox: Keyspace,
     pins: Keyspace,
     peers: Keyspace,
+    groups: Keyspace,
     kv: Keyspace,
 }
 
@@ -92,6 +93,8 @@ pub(super) enum Table {
     Pins,
     /// peer -> addresses.
     Peers,
+    /// Memberships, and what belongs to each.
+    Groups,
     /// Small values of other services.
     Kv,
 }
@@ -105,6 +108,7 @@ impl Keyspaces {
             Table::Outbox => &self.outbox,
             Table::Pins => &self.pins,
             Table::Peers => &self.peers,
+            Table::Groups => &self.groups,
             Table::Kv => &self.kv,
         }
     }
@@ -166,6 +170,7 @@ impl Engine {
             outbox: open("outbox")?,
             pins: open("pins")?,
             peers: open("peers")?,
+            groups: open("groups")?,
             kv: open("kv")?,
             meta,
         };

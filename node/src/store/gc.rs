@@ -36,7 +36,7 @@ impl Store {
     ///
     /// What stays: own feeds, entries and content; of followed feeds what is held below `latest` and below the newest
     /// head, as far as the policy keeps it; what is held below the roots of saved frontiers, and what they compare
-    /// with; pins; what is held below `roots`; and whatever is put, found held, or becomes a root while it runs, so
+    /// with; what is held below the heads and the logs of groups; pins; what is held below `roots`; and whatever is put, found held, or becomes a root while it runs, so
     /// that it may run at any time. It first waits for each [`Protection`](super::Protection) that is older than it.
     ///
     /// Afterwards the files are rewritten without what was removed (a flush and a major compaction of the blocks,
@@ -95,6 +95,7 @@ impl Store {
                 closure.chain(head, record.policy.keep, true)?;
             }
         }
+        self.each_group_cid(|cid| closure.tree(cid))?;
         for (cid, pin) in self.pins()? {
             match pin.kind {
                 PinKind::Recursive | PinKind::Held => closure.tree(cid)?,

@@ -30,6 +30,7 @@ mod follows;
 mod frontiers;
 mod gate;
 mod gc;
+mod groups;
 mod lanes;
 mod lock;
 mod tables;
@@ -45,6 +46,7 @@ pub use self::{
     frontiers::{FrontierKey, FrontierLink, SavedFrontier, StagedFrontier},
     gate::Protection,
     gc::GcReport,
+    groups::{GroupKey, GroupLeaf, GroupLogKind, GroupLogRow, GroupPeer, GroupProgress, GroupRecord},
     tables::{PeerRecord, Pin, PinKind},
     verify::{VerifyProgress, VerifyReport},
 };

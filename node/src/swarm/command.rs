@@ -1,33 +1,90 @@
+use libp2p::gossipsub::MessageAcceptance;
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::config::KadMode;
 use super::error::{PublishError, SwarmError};
-use super::event::{PeerInfo, Provided};
+use super::event::{Held, HeldMessage, PeerInfo, Provided};
 use super::reachability::ReachabilityReport;
 
 /// What a handle asks of the worker. A dropped `reply` means that nobody waits any more: the work is given up.
 pub(super) enum Command {
     ListenAddrs(oneshot::Sender<Vec<Multiaddr>>),
     ExternalAddrs(oneshot::Sender<Vec<Multiaddr>>),
-    Dial { target: Target, reply: oneshot::Sender<Result<PeerId, SwarmError>> },
-    Disconnect { peer: PeerId, reply: oneshot::Sender<bool> },
+    Dial {
+        target: Target,
+        reply: oneshot::Sender<Result<PeerId, SwarmError>>,
+    },
+    Disconnect {
+        peer: PeerId,
+        reply: oneshot::Sender<bool>,
+    },
     Peers(oneshot::Sender<Vec<PeerInfo>>),
-    AddAddress { peer: PeerId, addr: Multiaddr, reply: oneshot::Sender<()> },
-    FindPeer { peer: PeerId, tried: Vec<Multiaddr>, reply: oneshot::Sender<Result<Vec<Multiaddr>, SwarmError>> },
-    Provide { key: Vec<u8>, reply: oneshot::Sender<Result<Provided, SwarmError>> },
-    StopProviding { key: Vec<u8>, reply: oneshot::Sender<()> },
-    FindProviders { key: Vec<u8>, limit: usize, reply: oneshot::Sender<Result<Vec<PeerId>, SwarmError>> },
+    AddAddress {
+        peer: PeerId,
+        addr: Multiaddr,
+        reply: oneshot::Sender<()>,
+    },
+    FindPeer {
+        peer: PeerId,
+        tried: Vec<Multiaddr>,
+        reply: oneshot::Sender<Result<Vec<Multiaddr>, SwarmError>>,
+    },
+    Provide {
+        key: Vec<u8>,
+        reply: oneshot::Sender<Result<Provided, SwarmError>>,
+    },
+    StopProviding {
+        key: Vec<u8>,
+        reply: oneshot::Sender<()>,
+    },
+    FindProviders {
+        key: Vec<u8>,
+        limit: usize,
+        reply: oneshot::Sender<Result<Vec<PeerId>, SwarmError>>,
+    },
     Bootstrap(oneshot::Sender<Result<(), SwarmError>>),
-    Subscribe { topic: String, reply: oneshot::Sender<Result<bool, SwarmError>> },
-    Unsubscribe { topic: String, reply: oneshot::Sender<bool> },
-    Publish { topic: String, data: Vec<u8>, reply: oneshot::Sender<Result<usize, PublishError>> },
-    MeshPeers { topic: String, reply: oneshot::Sender<Vec<PeerId>> },
+    Subscribe {
+        topic: String,
+        holding: Option<mpsc::Sender<HeldMessage>>,
+        reply: oneshot::Sender<Result<bool, SwarmError>>,
+    },
+    Unsubscribe {
+        topic: String,
+        reply: oneshot::Sender<bool>,
+    },
+    Judge {
+        held: Held,
+        acceptance: MessageAcceptance,
+    },
+    Publish {
+        topic: String,
+        data: Vec<u8>,
+        reply: oneshot::Sender<Result<usize, PublishError>>,
+    },
+    MeshPeers {
+        topic: String,
+        reply: oneshot::Sender<Vec<PeerId>>,
+    },
     Reachability(oneshot::Sender<ReachabilityReport>),
-    SetKadMode { mode: KadMode, reply: oneshot::Sender<()> },
-    Protect { peer: PeerId, keep: bool, reply: oneshot::Sender<()> },
-    Ban { peer: PeerId, banned: bool, reply: oneshot::Sender<()> },
-    AddExternal { addr: Multiaddr, reply: oneshot::Sender<()> },
+    SetKadMode {
+        mode: KadMode,
+        reply: oneshot::Sender<()>,
+    },
+    Protect {
+        peer: PeerId,
+        keep: bool,
+        reply: oneshot::Sender<()>,
+    },
+    Ban {
+        peer: PeerId,
+        banned: bool,
+        reply: oneshot::Sender<()>,
+    },
+    AddExternal {
+        addr: Multiaddr,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// Whom to dial.

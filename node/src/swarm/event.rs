@@ -174,6 +174,30 @@ pub struct GossipMessage {
     pub data: Vec<u8>,
 }
 
+/// A gossip message that its topic's owner judges: it goes no further before
+/// [`SwarmHandle::judge`](super::SwarmHandle::judge) has been told the verdict.
+#[derive(Debug)]
+pub struct HeldMessage {
+    /// The peer that signed the message.
+    pub author: PeerId,
+    /// The peer that passed it on to us.
+    pub neighbour: PeerId,
+    /// The content.
+    pub data: Vec<u8>,
+    /// What the verdict is given for.
+    pub held: Held,
+}
+
+/// A message that waits for its verdict. Dropped without one, it goes no further, and nobody is blamed.
+#[derive(Debug)]
+pub struct Held {
+    pub(super) id: gossipsub::MessageId,
+    pub(super) neighbour: PeerId,
+    pub(super) since: Instant,
+    /// Its share of the bytes that may wait on its topic.
+    pub(super) _room: tokio::sync::OwnedSemaphorePermit,
+}
+
 /// Decides over a gossip message before it travels on.
 ///
 /// Called in the worker, one message at a time: bounded decoding, one signature, tables in memory; never disk,

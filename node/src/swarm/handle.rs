@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dagmesh_core::limits;
+use libp2p::gossipsub::MessageAcceptance;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -13,7 +14,7 @@ use super::address;
 use super::command::{Command, Target};
 use super::config::KadMode;
 use super::error::{PublishError, SwarmError};
-use super::event::{KnownPeer, MeshEvent, PeerInfo, Provided};
+use super::event::{Held, HeldMessage, KnownPeer, MeshEvent, PeerInfo, Provided};
 use super::metrics::{Counters, SwarmMetrics};
 use super::reachability::ReachabilityReport;
 
@@ -252,7 +253,29 @@ impl SwarmHandle {
     /// [`SwarmError::Topic`] where the topic lies outside the configured prefixes, is too long, or is one too many.
     pub async fn subscribe(&self, topic: impl Into<String>) -> Result<bool, SwarmError> {
         let topic = topic.into();
-        self.try_call("subscribing", CALL, |reply| Command::Subscribe { topic, reply }).await
+        self.try_call("subscribing", CALL, |reply| Command::Subscribe { topic, holding: None, reply }).await
+    }
+
+    /// Subscribes to a topic whose messages the caller judges: each waits in the queue that is returned, and goes no
+    /// further before [`judge`](Self::judge) says so. Bounded by [`limits::GROUP_GOSSIP_QUEUE`] and
+    /// [`limits::GROUP_GOSSIP_BYTES`], past which messages are ignored and counted.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    pub async fn subscribe_held(&self, topic: impl Into<String>) -> Result<mpsc::Receiver<HeldMessage>, SwarmError> {
+        let topic = topic.into();
+        let (queue, held) = mpsc::channel(limits::GROUP_GOSSIP_QUEUE);
+        self.try_call("subscribing", CALL, |reply| Command::Subscribe { topic, holding: Some(queue), reply }).await?;
+        Ok(held)
+    }
+
+    /// The verdict on a held message. After [`limits::GROUP_VERDICT_MS`] it comes too late: it is counted, and the message
+    /// goes no further.
+    pub async fn judge(&self, held: Held, acceptance: MessageAcceptance) -> Result<(), SwarmError> {
+        deadline("judging", CALL, async {
+            self.commands.send(Command::Judge { held, acceptance }).await.map_err(|_| SwarmError::Stopped)
+        })
+        .await
     }
 
     /// Unsubscribes from a topic; `false` where it was not subscribed to.

@@ -24,6 +24,8 @@ pub struct SwarmMetrics {
     pub gossip_rejected: u64,
     /// Gossip messages ignored because the queue to the node was full.
     pub gossip_overflow: u64,
+    /// Gossip messages whose verdict came too late to pass them on.
+    pub gossip_late: u64,
     /// Provider records of others refused by a cap.
     pub kad_refused: u64,
     /// Commands answered.
@@ -43,6 +45,7 @@ pub(super) struct Counters {
     pub(super) gossip_ignored: Counter,
     pub(super) gossip_rejected: Counter,
     pub(super) gossip_overflow: Counter,
+    pub(super) gossip_late: Counter,
     pub(super) kad_refused: Counter,
     pub(super) commands: Counter,
 }
@@ -60,6 +63,7 @@ impl Counters {
             gossip_ignored: self.gossip_ignored.get(),
             gossip_rejected: self.gossip_rejected.get(),
             gossip_overflow: self.gossip_overflow.get(),
+            gossip_late: self.gossip_late.get(),
             kad_refused: self.kad_refused.get(),
             commands: self.commands.get(),
         }

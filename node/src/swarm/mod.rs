@@ -48,7 +48,9 @@ pub use address::{peer_of, with_peer, without_peer};
 pub use config::{KadMode, PUBLIC_BOOTSTRAP, Profile, SwarmConfig};
 pub use dagmesh_announce::is_globally_reachable;
 pub use error::{DialAttempt, PublishError, SwarmError};
-pub use event::{AcceptAll, Direction, GossipMessage, GossipValidator, KnownPeer, MeshEvent, PeerInfo, Provided};
+pub use event::{
+    AcceptAll, Direction, GossipMessage, GossipValidator, Held, HeldMessage, KnownPeer, MeshEvent, PeerInfo, Provided,
+};
 pub use handle::SwarmHandle;
 pub use metrics::SwarmMetrics;
 pub use reachability::{AddressStatus, Reachability, ReachabilityReport};

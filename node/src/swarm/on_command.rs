@@ -15,7 +15,7 @@ use super::error::{DialAttempt, PublishError, SwarmError, chain};
 use super::event::{PeerInfo, Provided};
 use super::queries::{Providers, Query};
 use super::topics;
-use super::worker::{Dial, Worker};
+use super::worker::{Dial, Holding, Worker};
 
 /// Answers a caller; one that has gone needs no answer.
 fn answer<T>(reply: oneshot::Sender<T>, value: T) {
@@ -44,11 +44,16 @@ impl Worker {
             }
             Command::FindProviders { key, limit, reply } => self.find_providers(key, limit, reply),
             Command::Bootstrap(reply) => self.bootstrap(reply),
-            Command::Subscribe { topic, reply } => {
+            Command::Subscribe { topic, holding, reply } => {
                 let result = self.subscribe(&topic);
+                if let (Ok(_), Some(queue)) = (&result, holding) {
+                    self.holding.insert(TopicHash::from_raw(&topic), Holding::new(queue));
+                }
                 answer(reply, result);
             }
+            Command::Judge { held, acceptance } => self.judge(held, acceptance),
             Command::Unsubscribe { topic, reply } => {
+                self.holding.remove(&TopicHash::from_raw(&topic));
                 answer(reply, self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic)));
             }
             Command::Publish { topic, data, reply } => {

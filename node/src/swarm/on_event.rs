@@ -1,5 +1,5 @@
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use dagmesh_core::limits;
 use libp2p::gossipsub::{self, MessageAcceptance};
@@ -12,7 +12,7 @@ use super::address;
 use super::behaviour::BehaviourEvent;
 use super::config::Profile;
 use super::error::{SwarmError, chain};
-use super::event::{Direction, GossipMessage, MeshEvent, Provided};
+use super::event::{Direction, GossipMessage, Held, HeldMessage, MeshEvent, Provided};
 use super::on_command::untried;
 use super::queries::{Providers, Query};
 use super::transport;
@@ -249,6 +249,14 @@ impl Worker {
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
         match event {
+            gossipsub::Event::Message { propagation_source, message_id, message }
+                if self.holding.contains_key(&message.topic) =>
+            {
+                if let Some(acceptance) = self.hold(propagation_source, &message_id, message) {
+                    let gossip = &mut self.swarm.behaviour_mut().gossip;
+                    gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
+                }
+            }
             gossipsub::Event::Message { propagation_source, message_id, message } => {
                 let acceptance = self.validate(propagation_source, message);
                 let gossip = &mut self.swarm.behaviour_mut().gossip;
@@ -271,16 +279,54 @@ impl Worker {
             return MessageAcceptance::Ignore;
         };
         let acceptance = self.validator.validate(Instant::now(), source, &message);
+        if acceptance == MessageAcceptance::Accept {
+            let gossipsub::Message { source: author, data, topic, .. } = message;
+            place.send(GossipMessage { topic: topic.into_string(), author, propagation: source, data });
+        }
+        self.count(acceptance);
+        acceptance
+    }
+
+    fn count(&self, acceptance: MessageAcceptance) {
         match acceptance {
-            MessageAcceptance::Accept => {
-                self.metrics.gossip_accepted.add();
-                let gossipsub::Message { source: author, data, topic, .. } = message;
-                place.send(GossipMessage { topic: topic.into_string(), author, propagation: source, data });
-            }
+            MessageAcceptance::Accept => self.metrics.gossip_accepted.add(),
             MessageAcceptance::Ignore => self.metrics.gossip_ignored.add(),
             MessageAcceptance::Reject => self.metrics.gossip_rejected.add(),
         }
-        acceptance
+    }
+
+    /// Hands a message to whoever judges its topic. What finds no room there is ignored, as above.
+    fn hold(
+        &mut self,
+        neighbour: PeerId,
+        id: &gossipsub::MessageId,
+        message: gossipsub::Message,
+    ) -> Option<MessageAcceptance> {
+        let holding = self.holding.get(&message.topic)?;
+        let Some(author) = message.source else {
+            self.metrics.gossip_rejected.add();
+            return Some(MessageAcceptance::Reject);
+        };
+        let bytes = u32::try_from(message.data.len()).unwrap_or(u32::MAX);
+        let sent = std::sync::Arc::clone(&holding.room).try_acquire_many_owned(bytes).ok().and_then(|room| {
+            let held = Held { id: id.clone(), neighbour, since: Instant::now(), _room: room };
+            holding.queue.try_send(HeldMessage { author, neighbour, data: message.data, held }).ok()
+        });
+        if sent.is_none() {
+            self.metrics.gossip_overflow.add();
+            return Some(MessageAcceptance::Ignore);
+        }
+        None
+    }
+
+    /// The verdict on a message that was held.
+    pub(super) fn judge(&mut self, held: Held, acceptance: MessageAcceptance) {
+        if held.since.elapsed() > Duration::from_millis(limits::GROUP_VERDICT_MS) {
+            return self.metrics.gossip_late.add();
+        }
+        self.count(acceptance);
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        gossip.report_message_validation_result(&held.id, &held.neighbour, acceptance);
     }
 
     fn on_kad(&mut self, event: kad::Event) {

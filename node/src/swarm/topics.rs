@@ -14,6 +14,9 @@ use libp2p::identity::Keypair;
 use super::config::{Profile, SwarmConfig};
 use super::error::SwarmError;
 
+/// What the topics of groups begin with; the group's id in hexadecimal follows.
+pub(super) const GROUPS: &str = "/dagmesh/groups/";
+
 /// The gossip behaviour of this node.
 pub(super) type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, Filter>;
 /// At most so many topics a peer, each with a known beginning.
@@ -107,12 +110,19 @@ fn gossip_config() -> Result<Config, String> {
 /// The id under which a message is a duplicate.
 ///
 /// On the IPNI network's topics it is BLAKE2b-256 of the content, as go-libipni has it: IHAVE and IWANT speak of
-/// ids, so all nodes of a topic must agree. Elsewhere it is the author and its sequence number, both signed, so a
-/// head announced again after a while is a new message, and nobody can take another's id.
+/// ids, so all nodes of a topic must agree. On groups' topics it is that of the topic and the content, so that equal
+/// heartbeats of many members are one message, and those of two groups two. Elsewhere it is the author and its sequence
+/// number, both signed, so a head announced again after a while is a new message, and nobody can take another's id.
 fn message_id(message: &Message) -> MessageId {
-    if message.topic.as_str().starts_with("/indexer/ingest/")
-        && let Some(hash) = HashCode::Blake2b256.digest(&message.data)
-    {
+    let topic = message.topic.as_str();
+    let hash = if topic.starts_with("/indexer/ingest/") {
+        HashCode::Blake2b256.digest(&message.data)
+    } else if topic.starts_with(GROUPS) {
+        HashCode::Blake2b256.digest(&[topic.as_bytes(), b"\0", &message.data].concat())
+    } else {
+        None
+    };
+    if let Some(hash) = hash {
         return MessageId::new(hash.digest());
     }
     let mut id = message.source.map(|author| author.to_bytes()).unwrap_or_default();
@@ -167,6 +177,14 @@ mod tests {
         let first = message_id(&message(topic, PeerId::random(), 1));
         assert_eq!(first, message_id(&message(topic, PeerId::random(), 2)));
         assert_eq!(first.0.len(), 32);
+    }
+
+    #[test]
+    fn on_a_groups_topic_equal_content_is_one_message_and_in_two_groups_two() {
+        let (one, other) = (format!("{GROUPS}{}", "a".repeat(64)), format!("{GROUPS}{}", "b".repeat(64)));
+        let first = message_id(&message(&one, PeerId::random(), 1));
+        assert_eq!(first, message_id(&message(&one, PeerId::random(), 2)));
+        assert_ne!(first, message_id(&message(&other, PeerId::random(), 1)));
     }
 
     #[test]

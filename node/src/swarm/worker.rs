@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use dagmesh_core::limits;
 use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
+use libp2p::gossipsub::TopicHash;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ use super::bootstrap::Rejoin;
 use super::command::Command;
 use super::config::SwarmConfig;
 use super::error::SwarmError;
-use super::event::{GossipMessage, GossipValidator, KnownPeer, MeshEvent};
+use super::event::{GossipMessage, GossipValidator, HeldMessage, KnownPeer, MeshEvent};
 use super::metrics::Counters;
 use super::peers::Peers;
 use super::queries::Queries;
@@ -45,6 +46,8 @@ pub(super) struct Worker {
     pub(super) observed: Observed,
     pub(super) rejoin: Rejoin,
     pub(super) dials: HashMap<ConnectionId, Dial>,
+    /// Topics whose messages others judge.
+    pub(super) holding: HashMap<TopicHash, Holding>,
     pub(super) listeners: HashMap<ListenerId, Multiaddr>,
     /// Listeners of which no address is known yet, while the swarm starts.
     pub(super) starting: BTreeSet<Multiaddr>,
@@ -81,6 +84,19 @@ pub(super) struct Dial {
     pub(super) reply: oneshot::Sender<Result<PeerId, SwarmError>>,
 }
 
+/// Where the messages of one topic go to be judged.
+pub(super) struct Holding {
+    pub(super) queue: mpsc::Sender<HeldMessage>,
+    /// The bytes that may still wait.
+    pub(super) room: Arc<Semaphore>,
+}
+
+impl Holding {
+    pub(super) fn new(queue: mpsc::Sender<HeldMessage>) -> Self {
+        Self { queue, room: Arc::new(Semaphore::new(limits::GROUP_GOSSIP_BYTES)) }
+    }
+}
+
 impl Worker {
     pub(super) fn new(parts: Parts) -> Self {
         let now = Instant::now();
@@ -109,6 +125,7 @@ impl Worker {
             observed: Observed::new(config.profile, config.autonat),
             rejoin: Rejoin::new(config.bootstrap_peers(), now),
             dials: HashMap::new(),
+            holding: HashMap::new(),
             listeners: HashMap::new(),
             starting: BTreeSet::new(),
             start_error: None,

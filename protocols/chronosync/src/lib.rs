@@ -4,6 +4,7 @@
 //! - [`State`]: the maximum of those per (producer, session), under a digest tree; [`Summary`] is what members compare.
 //! - [`DigestLog`]: the roots that our state has gone through, so that a peer at one of them is told the difference.
 //! - [`Group`]: the machine; all rules, no I/O.
+//! - `net` (feature `net`): requests and answers over libp2p streams.
 //! - [`Gossip`], [`Request`], [`Answer`]: what travels, bounded.
 //!
 //! A valid head is always applied, whatever the digests say; digests only find loss.
@@ -16,6 +17,8 @@ mod head;
 mod log;
 pub mod machine;
 mod message;
+#[cfg(feature = "net")]
+pub mod net;
 mod state;
 #[cfg(test)]
 mod testing;

@@ -468,6 +468,44 @@ pub const MAX_GROUP_PENDING_ANSWERS: usize = 16;
 pub const MAX_GROUP_PRODUCERS: usize = 16;
 /// Publications of one producer that wait for the disk; the next one is refused.
 pub const MAX_GROUP_PUBLISH_QUEUE: usize = 1024;
+/// Groups that a node is a member of: each has a topic of its own, of the [`MAX_TOPICS`] that peers take from us.
+pub const MAX_GROUPS: usize = 64;
+/// Gossip messages of one group that wait to be judged; when full, a message is ignored and counted. A burst of five
+/// members with 200 publications each.
+pub const GROUP_GOSSIP_QUEUE: usize = 1024;
+/// Bytes of those messages: the burst above, or 32 of the largest. With [`MAX_GROUPS`] under attack at once, 128 MiB.
+pub const GROUP_GOSSIP_BYTES: usize = 2 * 1024 * 1024;
+/// How long a gossip message may wait for its verdict, in milliseconds: gossipsub forgets it after eight heartbeats of a
+/// second, and counts from the first of them.
+pub const GROUP_VERDICT_MS: u64 = 6_000;
+/// Requests of groups that are answered at once; a further one is dropped. Each holds a request and an answer, 32 MiB
+/// of the largest.
+pub const MAX_GROUP_REQUESTS: usize = 64;
+/// Those of one peer: a greeting in each of a few groups, beside a recovery.
+pub const MAX_GROUP_REQUESTS_PER_PEER: usize = 8;
+/// Requests of ours that run at once, over all groups; the next one waits.
+pub const MAX_GROUP_CALLS: usize = 32;
+/// Messages and verdicts of a group that wait for the swarm's worker; when full, one is dropped, as the topic may drop
+/// any, and a message without a verdict goes no further.
+pub const GROUP_VOICE_QUEUE: usize = 2048;
+/// Heads and events of a group that wait for the disk before no more messages are taken in from the network.
+pub const GROUP_WRITE_QUEUE: usize = 4096;
+/// Entries that one jump over numbers of a session may bring, the newest; what lies further back is told to be left out.
+/// At 4 KiB an entry 256 MiB; a member that was away while another published one a second for 18 hours misses nothing.
+pub const MAX_GROUP_HISTORY: u64 = 65_536;
+/// Chains and contents of groups that are fetched at once, over all groups: half of what one peer serves us, so that
+/// feeds go on beside them.
+pub const MAX_GROUP_FETCHES: usize = 4;
+/// Rows of a group's log that are read at once, for whoever lists or watches.
+pub const GROUP_LOG_ROWS: usize = 256;
+/// Neighbours of a group below which others are looked for and dialled: the mesh of gossipsub wants six.
+pub const GROUP_PEERS_LOW: usize = 6;
+/// Peers of a group whose idle connections are kept.
+pub const MAX_GROUP_PROTECTED: usize = 8;
+/// Addresses of a ticket that are kept with a membership, to be dialled again.
+pub const MAX_GROUP_ADDRS: usize = 32;
+/// How often others are looked for while a group has few neighbours, in seconds; while it has none, a tenth of that.
+pub const GROUP_FIND_SECS: u64 = 60;
 
 // ---- The simulator ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,312 @@
+//! Groups: what this node is a member of, the newest heads of each, how far it has told of them, and the log of what it
+//! told.
+//!
+//! Rows of one keyspace, the kind first, then the group's id: `g` the membership; `h` and a leaf's place the head;
+//! `p` and a leaf's place how far its entries are told; `l` and an index a row of the log.
+
+use bytes::Bytes;
+use cid::Cid;
+use dagmesh_core::{cbor, limits};
+use dagmesh_dag::StoreError;
+use libp2p::{Multiaddr, PeerId};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::{
+    Batch, Error, Store,
+    engine::Table,
+    error::{bad_row, from_engine},
+    follows::addrs,
+};
+
+/// The id of a group.
+pub type GroupKey = [u8; 32];
+/// Where a leaf stands: the hash of its producer's name, and its session.
+pub type GroupLeaf = ([u8; 32], u64);
+
+/// Rows removed in one step when a group is left.
+const STEP_ROWS: usize = 1024;
+
+/// A membership. Fields may be added; an older row has their default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupRecord {
+    /// What the group is called here.
+    pub name: String,
+    /// The list of members, as its owner signed it; `None` where the group is open to all.
+    pub members: Option<ByteBuf>,
+    /// The session that this node publishes under.
+    pub session: Option<u64>,
+    /// Since when it is a member, in Unix milliseconds.
+    pub joined_ms: u64,
+    /// Members to dial first.
+    pub peers: Vec<GroupPeer>,
+    /// It has been left, and its rows are being removed.
+    pub left: bool,
+}
+
+/// A member, and where it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPeer {
+    /// Its peer id, in bytes.
+    pub peer: ByteBuf,
+    /// Its addresses.
+    #[serde(with = "addrs")]
+    pub addrs: Vec<Multiaddr>,
+}
+
+impl GroupPeer {
+    /// A member at these addresses.
+    pub fn new(peer: &PeerId, addrs: Vec<Multiaddr>) -> Self {
+        Self { peer: ByteBuf::from(peer.to_bytes()), addrs }
+    }
+
+    /// Who it is; `None` where the row is of no use.
+    pub fn id(&self) -> Option<PeerId> {
+        PeerId::from_bytes(&self.peer).ok()
+    }
+}
+
+/// How far the entries of one session of one producer are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupProgress {
+    /// The last number told.
+    pub told: u64,
+    /// Its entry.
+    pub entry: Option<Cid>,
+    /// The last number whose entry's content is whole on the disk, as is that of all before it.
+    pub whole: u64,
+    /// The content of the last one that has any: later ones are compared with it.
+    pub base: Option<Cid>,
+}
+
+/// What a row of the log tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupLogKind {
+    /// A publication.
+    Entry,
+    /// All that its content links to is on the disk.
+    Whole,
+    /// Publications that cannot be had.
+    Lost,
+}
+
+/// A row of a group's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupLogRow {
+    /// What it tells.
+    pub kind: GroupLogKind,
+    /// Whose publication, as the bytes of a peer id.
+    pub producer: ByteBuf,
+    /// In which session.
+    pub session: u64,
+    /// Its number; of lost ones the last.
+    pub sequence: u64,
+    /// Of lost ones the first number; else the same.
+    pub first: u64,
+    /// Its entry; of lost ones the one that the last number names.
+    pub entry: Option<Cid>,
+    /// Whether it was learnt by catching up.
+    pub recovery: bool,
+    /// When it was told, in Unix milliseconds.
+    pub time_ms: u64,
+    /// Why it cannot be had.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// A head, and the entry that it names: what keeps that entry.
+#[derive(Debug, Serialize, Deserialize)]
+struct HeadRow {
+    head: ByteBuf,
+    content: Option<Cid>,
+}
+
+impl Store {
+    /// What this node is a member of, or was until its rows are removed.
+    pub fn groups(&self) -> Result<Vec<(GroupKey, GroupRecord)>, Error> {
+        let read = |row: Result<(fjall::Slice, fjall::Slice), StoreError>| {
+            let (key, value) = row?;
+            let group = key.get(1..).and_then(|key| GroupKey::try_from(key).ok());
+            let group = group.ok_or_else(|| bad_row("groups", "its key"))?;
+            Ok((group, decode(&value)?))
+        };
+        self.engine.keyspaces.rows(Table::Groups, b"g").map(read).collect()
+    }
+
+    /// The membership in a group; `None` where there is none.
+    pub fn group(&self, group: &GroupKey) -> Result<Option<GroupRecord>, Error> {
+        self.read_row(Table::Groups, &key(b'g', group, &[]))?.map(|row| decode(&row)).transpose()
+    }
+
+    /// Becomes a member, or changes a membership; durable. See [`Batch::set_group`].
+    pub fn set_group(&self, group: &GroupKey, record: &GroupRecord) -> Result<(), Error> {
+        self.transaction(|batch| batch.set_group(group, record))
+    }
+
+    /// The newest heads of a group, as they were signed.
+    pub fn group_heads(&self, group: &GroupKey) -> Result<Vec<(GroupLeaf, Bytes)>, Error> {
+        let read = |row: Result<(fjall::Slice, fjall::Slice), StoreError>| {
+            let (key, value) = row?;
+            let row: HeadRow = decode(&value)?;
+            Ok((leaf_of(&key)?, row.head.into_vec().into()))
+        };
+        self.engine.keyspaces.rows(Table::Groups, &key(b'h', group, &[])).map(read).collect()
+    }
+
+    /// How far the entries of each session are told.
+    pub fn group_progress(&self, group: &GroupKey) -> Result<Vec<(GroupLeaf, GroupProgress)>, Error> {
+        let read = |row: Result<(fjall::Slice, fjall::Slice), StoreError>| {
+            let (key, value) = row?;
+            Ok((leaf_of(&key)?, decode(&value)?))
+        };
+        self.engine.keyspaces.rows(Table::Groups, &key(b'p', group, &[])).map(read).collect()
+    }
+
+    /// Up to `limit` rows of a group's log, oldest first, from this index on.
+    pub fn group_log(&self, group: &GroupKey, from: u64, limit: usize) -> Result<Vec<(u64, GroupLogRow)>, Error> {
+        let (from, to) = (key(b'l', group, &from.to_be_bytes()), key(b'l', group, &u64::MAX.to_be_bytes()));
+        let rows = self.engine.keyspaces.of(Table::Groups).range(from..=to).take(limit);
+        let read = |row: fjall::Guard| {
+            let (key, value) = row.into_inner().map_err(from_engine)?;
+            Ok((index_of(&key)?, decode(&value)?))
+        };
+        rows.map(read).collect()
+    }
+
+    /// The index that the next row of a group's log gets; the first one is 1.
+    pub fn group_log_end(&self, group: &GroupKey) -> Result<u64, Error> {
+        let last = self.engine.keyspaces.rows(Table::Groups, &key(b'l', group, &[])).next_back();
+        Ok(match last {
+            Some(row) => index_of(&row?.0)?.saturating_add(1),
+            None => 1,
+        })
+    }
+
+    /// Leaves a group, durable: first the membership ends, then its rows go, a few at a time. Called again after a kill it
+    /// goes on. The blocks go with the next collection of garbage.
+    pub fn remove_group(&self, group: &GroupKey) -> Result<bool, Error> {
+        let Some(record) = self.group(group)? else { return Ok(false) };
+        if !record.left {
+            self.set_group(group, &GroupRecord { left: true, ..record })?;
+        }
+        for kind in [b'h', b'p', b'l'] {
+            loop {
+                let rows = self.engine.keyspaces.rows(Table::Groups, &key(kind, group, &[])).take(STEP_ROWS);
+                let keys: Vec<Vec<u8>> = rows.map(|row| Ok(row?.0.to_vec())).collect::<Result<_, StoreError>>()?;
+                if keys.is_empty() {
+                    break;
+                }
+                self.transaction_unsynced(|batch| {
+                    keys.iter().try_for_each(|key| batch.delete_row(Table::Groups, key).map(drop))
+                })?;
+            }
+        }
+        self.transaction(|batch| Ok::<_, Error>(batch.delete_row(Table::Groups, &key(b'g', group, &[]))?))
+    }
+
+    /// Calls `found` for each CID that a membership keeps, with all that is held below it.
+    pub(super) fn each_group_cid(&self, mut found: impl FnMut(Cid) -> Result<(), Error>) -> Result<(), Error> {
+        for (group, _) in self.groups()?.into_iter().filter(|(_, record)| !record.left) {
+            for row in self.engine.keyspaces.rows(Table::Groups, &key(b'h', &group, &[])) {
+                let row: HeadRow = decode(&row?.1)?;
+                row.content.into_iter().try_for_each(&mut found)?;
+            }
+            for (_, progress) in self.group_progress(&group)? {
+                [progress.entry, progress.base].into_iter().flatten().try_for_each(&mut found)?;
+            }
+            // A chain may have gaps, where its producer broke it.
+            let mut from = 0;
+            loop {
+                let rows = self.group_log(&group, from, STEP_ROWS)?;
+                let Some((last, _)) = rows.last() else { break };
+                from = last.saturating_add(1);
+                rows.into_iter().filter_map(|(_, row)| row.entry).try_for_each(&mut found)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Batch<'_> {
+    /// The membership in a group, as this batch leaves it.
+    pub fn group(&self, group: &GroupKey) -> Result<Option<GroupRecord>, Error> {
+        self.row(Table::Groups, &key(b'g', group, &[]))?.map(|row| decode(&row)).transpose()
+    }
+
+    /// Becomes a member, or changes a membership. At most [`limits::MAX_GROUPS`]; one more is [`Error::Full`].
+    pub fn set_group(&mut self, group: &GroupKey, record: &GroupRecord) -> Result<(), Error> {
+        if self.put_row(Table::Groups, &key(b'g', group, &[]), cbor::to_vec(record)?)?
+            && self.store.groups()?.len() >= limits::MAX_GROUPS
+        {
+            return Err(Error::Full { what: "groups", max: limits::MAX_GROUPS });
+        }
+        Ok(())
+    }
+
+    /// Keeps the head of a leaf, and the entry that it names.
+    pub fn set_group_head(
+        &mut self,
+        group: &GroupKey,
+        leaf: &GroupLeaf,
+        head: &[u8],
+        content: Option<Cid>,
+    ) -> Result<(), Error> {
+        let row = cbor::to_vec(&HeadRow { head: ByteBuf::from(head), content })?;
+        self.put_row(Table::Groups, &leaf_key(b'h', group, leaf), row)?;
+        self.roots(|| content);
+        Ok(())
+    }
+
+    /// Forgets the head of a leaf.
+    pub fn remove_group_head(&mut self, group: &GroupKey, leaf: &GroupLeaf) -> Result<(), Error> {
+        self.delete_row(Table::Groups, &leaf_key(b'h', group, leaf))?;
+        Ok(())
+    }
+
+    /// Keeps how far the entries of a leaf are told.
+    pub fn set_group_progress(
+        &mut self,
+        group: &GroupKey,
+        leaf: &GroupLeaf,
+        progress: &GroupProgress,
+    ) -> Result<(), Error> {
+        self.put_row(Table::Groups, &leaf_key(b'p', group, leaf), cbor::to_vec(progress)?)?;
+        self.roots(|| [progress.entry, progress.base].into_iter().flatten());
+        Ok(())
+    }
+
+    /// Writes a row of the log.
+    pub fn put_group_log(&mut self, group: &GroupKey, index: u64, row: &GroupLogRow) -> Result<(), Error> {
+        self.put_row(Table::Groups, &key(b'l', group, &index.to_be_bytes()), cbor::to_vec(row)?)?;
+        self.roots(|| row.entry);
+        Ok(())
+    }
+}
+
+fn key(kind: u8, group: &GroupKey, rest: &[u8]) -> Vec<u8> {
+    [&[kind], group.as_slice(), rest].concat()
+}
+
+fn leaf_key(kind: u8, group: &GroupKey, (name, session): &GroupLeaf) -> Vec<u8> {
+    key(kind, group, &[name.as_slice(), &session.to_be_bytes()].concat())
+}
+
+fn leaf_of(key: &[u8]) -> Result<GroupLeaf, StoreError> {
+    let leaf = key.get(33..).and_then(|rest| {
+        let (name, session) = rest.split_first_chunk::<32>()?;
+        Some((*name, u64::from_be_bytes(session.try_into().ok()?)))
+    });
+    leaf.ok_or_else(|| bad_row("groups", "its key"))
+}
+
+fn index_of(key: &[u8]) -> Result<u64, StoreError> {
+    let index = key.get(33..).and_then(|index| Some(u64::from_be_bytes(index.try_into().ok()?)));
+    index.ok_or_else(|| bad_row("groups", "its key"))
+}
+
+fn decode<T: serde::de::DeserializeOwned>(row: &[u8]) -> Result<T, Error> {
+    cbor::from_slice(row).map_err(|error| bad_row("groups", error).into())
+}
