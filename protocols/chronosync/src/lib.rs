@@ -1,6 +1,7 @@
 //! Group state: every member of a group learns every other member's newest head, without a leader.
 //!
 //! - [`GroupHead`]: a producer's signed word on how far one of its sessions is, bound to its group.
+//! - [`Entry`]: one publication, a block in its producer's chain, that a head names.
 //! - [`State`]: the maximum of those per (producer, session), under a digest tree; [`Summary`] is what members compare.
 //! - [`DigestLog`]: the roots that our state has gone through, so that a peer at one of them is told the difference.
 //! - [`Group`]: the machine; all rules, no I/O.
@@ -13,6 +14,7 @@
 //! Networking" (ICNP 2013), for the digest tree, the log and recovery; RFC 6206 (Trickle) for the heartbeat. Signed heads,
 //! sums, pages and sessions are dagmesh's own.
 
+mod entry;
 mod head;
 mod log;
 pub mod machine;
@@ -24,6 +26,7 @@ mod state;
 mod testing;
 mod tree;
 
+pub use entry::{Body, Entry, EntryError};
 pub use head::{GroupHead, GroupId, HeadError, HeadOrder, LeafKey, Payload};
 pub use log::DigestLog;
 pub use machine::{Acceptance, CallId, Config, Effect, Event, Group, Input, PersistId};

@@ -416,6 +416,10 @@ pub const LISTEN_TIMEOUT_SECS: u64 = 5;
 
 /// Largest inline payload of a group's head: a line of chat; anything longer belongs into a DAG.
 pub const MAX_GROUP_INLINE_BYTES: usize = 512;
+/// Longest text of one publication of a group: a long letter; anything longer belongs into a DAG of its own.
+pub const MAX_GROUP_TEXT_BYTES: usize = 16 * 1024;
+/// Largest entry of a group: the text, a link, the time, and the names of the fields.
+pub const MAX_GROUP_ENTRY_BYTES: usize = MAX_GROUP_TEXT_BYTES + MAX_CID_BYTES + 64;
 /// Largest signed head of a group: the payload, the longest CID, an RSA key of 2,048 bits with its signature, 260 bytes
 /// of numbers and lengths.
 pub const MAX_GROUP_HEAD_BYTES: usize = 1536;
