@@ -2,7 +2,8 @@
 //! told.
 //!
 //! Rows of one keyspace, the kind first, then the group's id: `g` the membership; `h` and a leaf's place the head;
-//! `p` and a leaf's place how far its entries are told; `l` and an index a row of the log.
+//! `p` and a leaf's place how far its entries are told; `l` and an index a row of the log; `c` and such an index a content
+//! that is not whole yet; `x` and a number a gap.
 
 use bytes::Bytes;
 use cid::Cid;
@@ -75,46 +76,55 @@ pub struct GroupProgress {
     pub told: u64,
     /// Its entry.
     pub entry: Option<Cid>,
-    /// The last number whose entry's content is whole on the disk, as is that of all before it.
-    pub whole: u64,
-    /// The content of the last one that has any: later ones are compared with it.
+    /// The last content that is whole: the next one is compared with it.
     pub base: Option<Cid>,
 }
 
-/// What a row of the log tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GroupLogKind {
-    /// A publication.
-    Entry,
-    /// All that its content links to is on the disk.
-    Whole,
-    /// Publications that cannot be had.
-    Lost,
-}
-
-/// A row of a group's log.
+/// A row of a group's log: one publication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupLogRow {
-    /// What it tells.
-    pub kind: GroupLogKind,
+    /// Whose, as the bytes of a peer id.
+    pub producer: ByteBuf,
+    /// In which session.
+    pub session: u64,
+    /// Its number.
+    pub sequence: u64,
+    /// Its entry.
+    pub entry: Cid,
+    /// Whether it was learnt by catching up.
+    pub recovery: bool,
+    /// When it was told, in Unix milliseconds.
+    pub received_ms: u64,
+}
+
+/// A content that is to become whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupContent {
     /// Whose publication, as the bytes of a peer id.
     pub producer: ByteBuf,
     /// In which session.
     pub session: u64,
-    /// Its number; of lost ones the last.
-    pub sequence: u64,
-    /// Of lost ones the first number; else the same.
+    /// Its root.
+    pub content: Cid,
+    /// Why it never will: it cannot be walked.
+    pub broken: Option<String>,
+}
+
+/// Publications that cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupGap {
+    /// Whose, as the bytes of a peer id.
+    pub producer: ByteBuf,
+    /// In which session.
+    pub session: u64,
+    /// The first number.
     pub first: u64,
-    /// Its entry; of lost ones the one that the last number names.
-    pub entry: Option<Cid>,
-    /// Whether it was learnt by catching up.
-    pub recovery: bool,
-    /// When it was told, in Unix milliseconds.
-    pub time_ms: u64,
-    /// Why it cannot be had.
-    #[serde(default)]
-    pub reason: Option<String>,
+    /// The last number.
+    pub last: u64,
+    /// Why.
+    pub reason: String,
+    /// The index that the log was at.
+    pub at: u64,
 }
 
 /// A head, and the entry that it names: what keeps that entry.
@@ -167,22 +177,57 @@ impl Store {
 
     /// Up to `limit` rows of a group's log, oldest first, from this index on.
     pub fn group_log(&self, group: &GroupKey, from: u64, limit: usize) -> Result<Vec<(u64, GroupLogRow)>, Error> {
-        let (from, to) = (key(b'l', group, &from.to_be_bytes()), key(b'l', group, &u64::MAX.to_be_bytes()));
+        self.group_rows(b'l', group, from, limit)
+    }
+
+    /// The index that the next row of a group's log gets; the first one is 0.
+    pub fn group_log_end(&self, group: &GroupKey) -> Result<u64, Error> {
+        self.group_end(b'l', group)
+    }
+
+    /// Up to `limit` contents that are not whole, by the index of their row, from this one on.
+    pub fn group_contents(&self, group: &GroupKey, from: u64, limit: usize) -> Result<Vec<(u64, GroupContent)>, Error> {
+        self.group_rows(b'c', group, from, limit)
+    }
+
+    /// The content of this row; `None` where it has none, or that is whole.
+    pub fn group_content(&self, group: &GroupKey, index: u64) -> Result<Option<GroupContent>, Error> {
+        let row = self.read_row(Table::Groups, &key(b'c', group, &index.to_be_bytes()))?;
+        row.map(|row| decode(&row)).transpose()
+    }
+
+    /// Up to `limit` gaps, from this number on.
+    pub fn group_gaps(&self, group: &GroupKey, from: u64, limit: usize) -> Result<Vec<(u64, GroupGap)>, Error> {
+        self.group_rows(b'x', group, from, limit)
+    }
+
+    /// The number that the next gap gets; the first one is 0.
+    pub fn group_gaps_end(&self, group: &GroupKey) -> Result<u64, Error> {
+        self.group_end(b'x', group)
+    }
+
+    fn group_end(&self, kind: u8, group: &GroupKey) -> Result<u64, Error> {
+        let last = self.engine.keyspaces.rows(Table::Groups, &key(kind, group, &[])).next_back();
+        Ok(match last {
+            Some(row) => index_of(&row?.0)?.saturating_add(1),
+            None => 0,
+        })
+    }
+
+    fn group_rows<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: u8,
+        group: &GroupKey,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, T)>, Error> {
+        let (from, to) = (key(kind, group, &from.to_be_bytes()), key(kind, group, &u64::MAX.to_be_bytes()));
         let rows = self.engine.keyspaces.of(Table::Groups).range(from..=to).take(limit);
         let read = |row: fjall::Guard| {
             let (key, value) = row.into_inner().map_err(from_engine)?;
             Ok((index_of(&key)?, decode(&value)?))
         };
         rows.map(read).collect()
-    }
-
-    /// The index that the next row of a group's log gets; the first one is 1.
-    pub fn group_log_end(&self, group: &GroupKey) -> Result<u64, Error> {
-        let last = self.engine.keyspaces.rows(Table::Groups, &key(b'l', group, &[])).next_back();
-        Ok(match last {
-            Some(row) => index_of(&row?.0)?.saturating_add(1),
-            None => 1,
-        })
     }
 
     /// Leaves a group, durable: first the membership ends, then its rows go, a few at a time. Called again after a kill it
@@ -192,7 +237,7 @@ impl Store {
         if !record.left {
             self.set_group(group, &GroupRecord { left: true, ..record })?;
         }
-        for kind in [b'h', b'p', b'l'] {
+        for kind in [b'h', b'p', b'l', b'c', b'x'] {
             loop {
                 let rows = self.engine.keyspaces.rows(Table::Groups, &key(kind, group, &[])).take(STEP_ROWS);
                 let keys: Vec<Vec<u8>> = rows.map(|row| Ok(row?.0.to_vec())).collect::<Result<_, StoreError>>()?;
@@ -223,7 +268,7 @@ impl Store {
                 let rows = self.group_log(&group, from, STEP_ROWS)?;
                 let Some((last, _)) = rows.last() else { break };
                 from = last.saturating_add(1);
-                rows.into_iter().filter_map(|(_, row)| row.entry).try_for_each(&mut found)?;
+                rows.into_iter().map(|(_, row)| row.entry).try_for_each(&mut found)?;
             }
         }
         Ok(())
@@ -281,7 +326,25 @@ impl Batch<'_> {
     /// Writes a row of the log.
     pub fn put_group_log(&mut self, group: &GroupKey, index: u64, row: &GroupLogRow) -> Result<(), Error> {
         self.put_row(Table::Groups, &key(b'l', group, &index.to_be_bytes()), cbor::to_vec(row)?)?;
-        self.roots(|| row.entry);
+        self.roots(|| [row.entry]);
+        Ok(())
+    }
+
+    /// Keeps that the content of this row of the log is to become whole, or never will.
+    pub fn put_group_content(&mut self, group: &GroupKey, index: u64, row: &GroupContent) -> Result<(), Error> {
+        self.put_row(Table::Groups, &key(b'c', group, &index.to_be_bytes()), cbor::to_vec(row)?)?;
+        Ok(())
+    }
+
+    /// The content of this row of the log is whole.
+    pub fn remove_group_content(&mut self, group: &GroupKey, index: u64) -> Result<(), Error> {
+        self.delete_row(Table::Groups, &key(b'c', group, &index.to_be_bytes()))?;
+        Ok(())
+    }
+
+    /// Writes a gap.
+    pub fn put_group_gap(&mut self, group: &GroupKey, number: u64, gap: &GroupGap) -> Result<(), Error> {
+        self.put_row(Table::Groups, &key(b'x', group, &number.to_be_bytes()), cbor::to_vec(gap)?)?;
         Ok(())
     }
 }

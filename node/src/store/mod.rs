@@ -46,7 +46,7 @@ pub use self::{
     frontiers::{FrontierKey, FrontierLink, SavedFrontier, StagedFrontier},
     gate::Protection,
     gc::GcReport,
-    groups::{GroupKey, GroupLeaf, GroupLogKind, GroupLogRow, GroupPeer, GroupProgress, GroupRecord},
+    groups::{GroupContent, GroupGap, GroupKey, GroupLeaf, GroupLogRow, GroupPeer, GroupProgress, GroupRecord},
     tables::{PeerRecord, Pin, PinKind},
     verify::{VerifyProgress, VerifyReport},
 };
