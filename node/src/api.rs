@@ -11,10 +11,12 @@ use crate::{
     types::{
         AddRequest, Added, AnnounceRequest, Announced, BlockPut, CarImported, CatRequest, CidRequest, ConnectRequest,
         Connected, DagGetRequest, DagImportRequest, DagPutRequest, DagStat, DirEntry, Event, Follow, FollowRequest,
-        GcReport, GcRequest, GetRequest, Gotten, Head, HeadRequest, Identity, IpniAd, IpniAdRequest, IpniAdsRequest,
-        IpniAnnounceRequest, IpniAnnounced, IpniEntries, IpniFollowRequest, IpniPublishRequest, IpniPublished,
-        PeerInfo, Progress, PublishRequest, Published, RepoStat, Status, SyncRequest, Synced, TicketMade,
-        TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
+        GcReport, GcRequest, GetRequest, Gotten, GroupCreateRequest, GroupEntry, GroupEvent, GroupInfo,
+        GroupJoinRequest, GroupLogRequest, GroupMembers, GroupMembersRequest, GroupPublishRequest, GroupPublished,
+        GroupRequest, GroupState, GroupWatchRequest, Head, HeadRequest, Identity, IpniAd, IpniAdRequest,
+        IpniAdsRequest, IpniAnnounceRequest, IpniAnnounced, IpniEntries, IpniFollowRequest, IpniPublishRequest,
+        IpniPublished, PeerInfo, Progress, PublishRequest, Published, RepoStat, Status, SyncRequest, Synced,
+        TicketMade, TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
     },
 };
 
@@ -24,6 +26,10 @@ pub type Result<T> = std::result::Result<T, NodeError>;
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 /// Events, until the node stops. A watcher that is too slow is given [`Event::Lagged`].
 pub type EventStream = Pin<Box<dyn Stream<Item = Event> + Send>>;
+
+/// What happens in a group, until it is left or the node stops. It is read from the log as fast as it is taken, so a slow
+/// watcher misses nothing.
+pub type GroupEventStream = Pin<Box<dyn Stream<Item = GroupEvent> + Send>>;
 
 /// Reports that wait for a client to read them; the next one makes them stale anyway.
 const PROGRESS_QUEUE: usize = 16;
@@ -139,6 +145,29 @@ pub trait Api: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Follow>> + Send;
     /// Tells an indexer of a head over HTTP.
     fn ipni_announce(&self, request: IpniAnnounceRequest) -> impl Future<Output = Result<IpniAnnounced>> + Send;
+
+    /// Makes a group and takes part in it.
+    fn group_create(&self, request: GroupCreateRequest) -> impl Future<Output = Result<GroupInfo>> + Send;
+    /// Takes part in a group, over restarts too; with `wait`, answers when our state is that of the others.
+    fn group_join(&self, request: GroupJoinRequest) -> impl Future<Output = Result<GroupInfo>> + Send;
+    /// Takes part no longer, and forgets its log.
+    fn group_leave(&self, request: GroupRequest) -> impl Future<Output = Result<GroupInfo>> + Send;
+    /// The groups that are taken part in.
+    fn group_list(&self) -> impl Future<Output = Result<Vec<GroupInfo>>> + Send;
+    /// Tells a group something. It is durable when this answers; dropped, it may be told all the same.
+    fn group_publish(
+        &self,
+        request: GroupPublishRequest,
+        progress: ProgressSink,
+    ) -> impl Future<Output = Result<GroupPublished>> + Send;
+    /// A part of the log of a group.
+    fn group_log(&self, request: GroupLogRequest) -> impl Future<Output = Result<Vec<GroupEntry>>> + Send;
+    /// Who is in a group; the owner of a closed one may change its list.
+    fn group_members(&self, request: GroupMembersRequest) -> impl Future<Output = Result<GroupMembers>> + Send;
+    /// The state of a group.
+    fn group_state(&self, request: GroupRequest) -> impl Future<Output = Result<GroupState>> + Send;
+    /// What happens in a group.
+    fn group_watch(&self, request: GroupWatchRequest) -> impl Future<Output = Result<GroupEventStream>> + Send;
 
     /// Removes what nothing refers to.
     fn gc(&self, request: GcRequest, progress: ProgressSink) -> impl Future<Output = Result<GcReport>> + Send;

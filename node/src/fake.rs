@@ -10,7 +10,7 @@ use libp2p::PeerId;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::{
-    api::{Api, ByteStream, EventStream, ProgressSink, Result},
+    api::{Api, ByteStream, EventStream, GroupEventStream, ProgressSink, Result},
     error::{ErrorKind, NodeError},
     ticket::Ticket,
     types::*,
@@ -237,6 +237,42 @@ impl Api for FakeNode {
 
     async fn ipni_announce(&self, request: IpniAnnounceRequest) -> Result<IpniAnnounced> {
         Ok(IpniAnnounced { head: request.cid.unwrap_or_else(cid), to: request.to })
+    }
+
+    async fn group_create(&self, _: GroupCreateRequest) -> Result<GroupInfo> {
+        absent()
+    }
+
+    async fn group_join(&self, _: GroupJoinRequest) -> Result<GroupInfo> {
+        absent()
+    }
+
+    async fn group_leave(&self, _: GroupRequest) -> Result<GroupInfo> {
+        absent()
+    }
+
+    async fn group_list(&self) -> Result<Vec<GroupInfo>> {
+        absent()
+    }
+
+    async fn group_publish(&self, _: GroupPublishRequest, _: ProgressSink) -> Result<GroupPublished> {
+        absent()
+    }
+
+    async fn group_log(&self, _: GroupLogRequest) -> Result<Vec<GroupEntry>> {
+        absent()
+    }
+
+    async fn group_members(&self, _: GroupMembersRequest) -> Result<GroupMembers> {
+        absent()
+    }
+
+    async fn group_state(&self, _: GroupRequest) -> Result<GroupState> {
+        absent()
+    }
+
+    async fn group_watch(&self, _: GroupWatchRequest) -> Result<GroupEventStream> {
+        absent()
     }
 
     async fn gc(&self, request: GcRequest, _: ProgressSink) -> Result<GcReport> {

@@ -1,5 +1,7 @@
 //! How a publisher is named on the command line: by a ticket, a peer id or a multiaddr.
 
+mod group;
+
 use std::{fmt, str::FromStr};
 
 use dagmesh_core::{
@@ -11,6 +13,7 @@ use data_encoding::{Encoding, Specification};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{Deserialize, Serialize};
 
+pub use self::group::{GroupTarget, GroupTicket};
 use crate::error::NodeError;
 
 /// What every ticket starts with; the digit is its version.
@@ -40,6 +43,9 @@ pub enum TargetError {
     /// No base32.
     #[error("the ticket has a typo: {0} is no letter of it; copy it again from `dagmesh ticket`")]
     Letter(String),
+    /// Not a name of a group.
+    #[error("{0:?} is no name of a group: it has 1 to 128 bytes and no control characters")]
+    GroupName(String),
     /// Intact, but not what we read.
     #[error("the ticket cannot be read ({0}); it may be of a newer dagmesh")]
     Content(String),
@@ -127,26 +133,19 @@ impl Ticket {
     }
 
     fn payload(&self) -> Result<Vec<u8>, TargetError> {
-        let content = |error: String| TargetError::Content(error);
-        let addrs = self
-            .addrs
-            .iter()
-            .map(|addr| BoundedBytes::new(addr.to_vec()).map_err(|error| content(error.to_string())))
-            .collect::<Result<Vec<_>, _>>()?;
+        let addrs = self.addrs.iter().map(|addr| BoundedBytes::new(addr.to_vec()).map_err(content));
         let payload = Payload {
-            peer: BoundedBytes::new(self.peer.to_bytes()).map_err(|error| content(error.to_string()))?,
-            addrs: BoundedVec::new(addrs).map_err(|error| content(error.to_string()))?,
+            peer: BoundedBytes::new(self.peer.to_bytes()).map_err(content)?,
+            addrs: BoundedVec::new(addrs.collect::<Result<Vec<_>, _>>()?).map_err(content)?,
             feed: self.feed.clone(),
         };
-        cbor::to_vec(&payload).map_err(|error| content(error.to_string()))
+        cbor::to_vec(&payload).map_err(content)
     }
 }
 
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = self.payload().map_err(|_| fmt::Error)?;
-        bytes.extend(checksum(&bytes));
-        write!(f, "{PREFIX}{}", base32().encode(&bytes))
+        f.write_str(&armour(PREFIX, self.payload().map_err(|_| fmt::Error)?))
     }
 }
 
@@ -154,25 +153,7 @@ impl FromStr for Ticket {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        let max = limits::MAX_TICKET_CHARS;
-        if text.len() > max {
-            return Err(TargetError::TooLong { len: text.len(), unit: "characters", max });
-        }
-        let body = text.strip_prefix(PREFIX).ok_or_else(|| TargetError::Unknown(cut(text)))?;
-        let bytes = base32().decode(body.as_bytes()).map_err(|error| {
-            match body.get(error.position..).and_then(|rest| rest.chars().next()) {
-                Some(letter) if error.kind == data_encoding::DecodeKind::Symbol => {
-                    TargetError::Letter(format!("{letter:?}"))
-                }
-                _ => TargetError::Checksum,
-            }
-        })?;
-        let (payload, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(TargetError::Checksum)?;
-        if checksum(payload) != *sum {
-            return Err(TargetError::Checksum);
-        }
-        let content = |error: String| TargetError::Content(error);
-        let Payload { peer, addrs, feed } = cbor::from_slice(payload).map_err(|error| content(error.to_string()))?;
+        let Payload { peer, addrs, feed } = cbor::from_slice(&disarm(PREFIX, text)?).map_err(content)?;
         let peer = PeerId::from_bytes(&peer).map_err(|error| content(format!("its peer id: {error}")))?;
         // An address of a kind that we do not know is no reason to refuse those that we do.
         let addrs = addrs.iter().filter_map(|addr| Multiaddr::try_from(addr.to_vec()).ok()).collect::<Vec<_>>();
@@ -293,9 +274,43 @@ fn base32() -> Encoding {
     specification.encoding().unwrap_or(data_encoding::BASE32_NOPAD)
 }
 
-fn checksum(payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let digest = HashCode::Sha2_256.digest(&[PREFIX.as_bytes(), payload].concat());
+/// The text of a ticket: prefix, payload, checksum.
+fn armour(prefix: &str, mut payload: Vec<u8>) -> String {
+    payload.extend(checksum(prefix, &payload));
+    format!("{prefix}{}", base32().encode(&payload))
+}
+
+/// The payload of a ticket's text.
+fn disarm(prefix: &str, text: &str) -> Result<Vec<u8>, TargetError> {
+    let max = limits::MAX_TICKET_CHARS;
+    if text.len() > max {
+        return Err(TargetError::TooLong { len: text.len(), unit: "characters", max });
+    }
+    let body = text.strip_prefix(prefix).ok_or_else(|| TargetError::Unknown(cut(text)))?;
+    let mut bytes = base32().decode(body.as_bytes()).map_err(|error| {
+        match body.get(error.position..).and_then(|rest| rest.chars().next()) {
+            Some(letter) if error.kind == data_encoding::DecodeKind::Symbol => {
+                TargetError::Letter(format!("{letter:?}"))
+            }
+            _ => TargetError::Checksum,
+        }
+    })?;
+    let (payload, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(TargetError::Checksum)?;
+    if checksum(prefix, payload) != *sum {
+        return Err(TargetError::Checksum);
+    }
+    bytes.truncate(bytes.len() - CHECKSUM_BYTES);
+    Ok(bytes)
+}
+
+fn checksum(prefix: &str, payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let digest = HashCode::Sha2_256.digest(&[prefix.as_bytes(), payload].concat());
     digest.and_then(|digest| digest.digest().first_chunk().copied()).unwrap_or_default()
+}
+
+/// Intact, but not what we read.
+fn content(error: impl ToString) -> TargetError {
+    TargetError::Content(error.to_string())
 }
 
 fn cut(text: &str) -> String {

@@ -4,6 +4,7 @@
 //! text; times are unix milliseconds; sizes are bytes.
 
 mod event;
+mod group;
 mod ipni;
 mod mesh;
 mod request;
@@ -11,6 +12,7 @@ mod result;
 pub mod text;
 
 pub use event::{Event, Share};
+pub use group::*;
 pub use ipni::*;
 pub use mesh::*;
 pub use request::*;

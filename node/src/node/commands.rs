@@ -13,7 +13,7 @@ use ipld_core::ipld::Ipld;
 
 use super::{Inner, Node};
 use crate::{
-    api::{Api, ByteStream, EventStream, ProgressSink, Result},
+    api::{Api, ByteStream, EventStream, GroupEventStream, ProgressSink, Result},
     error::{ErrorKind, NodeError},
     services::{
         files,
@@ -25,10 +25,12 @@ use crate::{
     types::{
         AddRequest, Added, AddressStatus, AnnounceRequest, Announced, BlockPut, CarImported, CatRequest, CidRequest,
         ConnectRequest, Connected, Content, DagGetRequest, DagImportRequest, DagPutRequest, DagStat, DirEntry, Follow,
-        FollowRequest, FollowState, GcReport, GcRequest, GetRequest, Gotten, Head, HeadRequest, Identity, IpniAd,
-        IpniAdRequest, IpniAdsRequest, IpniAnnounceRequest, IpniAnnounced, IpniEntries, IpniFollowRequest,
-        IpniPublishRequest, IpniPublished, PeerInfo, PublishRequest, Published, Reach, RepoStat, Status, SyncRequest,
-        Synced, TicketMade, TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
+        FollowRequest, FollowState, GcReport, GcRequest, GetRequest, Gotten, GroupCreateRequest, GroupEntry, GroupInfo,
+        GroupJoinRequest, GroupLogRequest, GroupMembers, GroupMembersRequest, GroupPublishRequest, GroupPublished,
+        GroupRequest, GroupState, GroupWatchRequest, Head, HeadRequest, Identity, IpniAd, IpniAdRequest,
+        IpniAdsRequest, IpniAnnounceRequest, IpniAnnounced, IpniEntries, IpniFollowRequest, IpniPublishRequest,
+        IpniPublished, PeerInfo, PublishRequest, Published, Reach, RepoStat, Status, SyncRequest, Synced, TicketMade,
+        TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
     },
     upkeep,
 };
@@ -255,6 +257,42 @@ impl Api for Node {
 
     async fn ipni_announce(&self, request: IpniAnnounceRequest) -> Result<IpniAnnounced> {
         self.inner.ipni.announce_to(&request.to, request.cid, request.cbor).await
+    }
+
+    async fn group_create(&self, _: GroupCreateRequest) -> Result<GroupInfo> {
+        Err(NodeError::other("groups are being built"))
+    }
+
+    async fn group_join(&self, _: GroupJoinRequest) -> Result<GroupInfo> {
+        Err(NodeError::other("groups are being built"))
+    }
+
+    async fn group_leave(&self, _: GroupRequest) -> Result<GroupInfo> {
+        Err(NodeError::other("groups are being built"))
+    }
+
+    async fn group_list(&self) -> Result<Vec<GroupInfo>> {
+        Err(NodeError::other("groups are being built"))
+    }
+
+    async fn group_publish(&self, _: GroupPublishRequest, _: ProgressSink) -> Result<GroupPublished> {
+        Err(NodeError::other("groups are being built"))
+    }
+
+    async fn group_log(&self, _: GroupLogRequest) -> Result<Vec<GroupEntry>> {
+        Err(NodeError::other("groups are being built"))
+    }
+
+    async fn group_members(&self, _: GroupMembersRequest) -> Result<GroupMembers> {
+        Err(NodeError::other("groups are being built"))
+    }
+
+    async fn group_state(&self, _: GroupRequest) -> Result<GroupState> {
+        Err(NodeError::other("groups are being built"))
+    }
+
+    async fn group_watch(&self, _: GroupWatchRequest) -> Result<GroupEventStream> {
+        Err(NodeError::other("groups are being built"))
     }
 
     async fn gc(&self, request: GcRequest, progress: ProgressSink) -> Result<GcReport> {
