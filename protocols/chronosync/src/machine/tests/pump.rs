@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::*;
+use crate::head::GroupId;
 
 pub(super) fn start() -> Instant {
     #[allow(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
@@ -22,6 +23,8 @@ enum Parcel {
 
 pub(super) struct Pump {
     pub(super) groups: Vec<Group>,
+    group: GroupId,
+    membership: Membership,
     /// Members below this one and the others do not hear each other.
     pub(super) cut: usize,
     pub(super) gossip_lost: bool,
@@ -47,8 +50,19 @@ pub(super) struct Pump {
 impl Pump {
     /// So many members, all connected to one another, member n with producer n.
     pub(super) fn new(members: usize, seed: u64, loss: f64) -> Self {
+        Self::of(group(), Membership::Open, members, seed, loss)
+    }
+
+    /// The same in the group of [`closed_group`], whose owner is member 0.
+    pub(super) fn closed(members: usize, seed: u64, loss: f64) -> Self {
+        Self::of(closed_group(), Membership::Closed { owner: peer(0) }, members, seed, loss)
+    }
+
+    fn of(group: GroupId, membership: Membership, members: usize, seed: u64, loss: f64) -> Self {
         let mut pump = Self {
             groups: Vec::new(),
+            group,
+            membership,
             cut: 0,
             gossip_lost: false,
             requests_fail: false,
@@ -74,7 +88,7 @@ impl Pump {
 
     pub(super) fn add(&mut self) -> usize {
         let at = self.groups.len();
-        let config = Config::new(group(), NOW_MS, at as u64 + 1000);
+        let config = Config { membership: self.membership, ..Config::new(self.group, NOW_MS, at as u64 + 1000) };
         self.groups.push(Group::new(self.now, config));
         self.tell(at, Input::AddProducer { key: Box::new(key(at as u16)), session: None });
         for other in 0..at {
@@ -207,8 +221,11 @@ impl Pump {
                     self.send(member, Duration::from_millis(2), Parcel::Tell(Input::Persisted(id)));
                 }
                 Effect::Event(event) => self.event(member, event),
-                Effect::Verdict { acceptance, .. } => assert_eq!(acceptance, Acceptance::Accept),
-                Effect::Store(_) => {}
+                Effect::Verdict { acceptance, .. } => {
+                    let closed = self.membership != Membership::Open;
+                    assert!(acceptance == Acceptance::Accept || (closed && acceptance == Acceptance::Ignore));
+                }
+                Effect::Store(_) | Effect::StoreMembers(_) => {}
             }
         }
     }
@@ -237,6 +254,12 @@ impl Pump {
                 (head, first)
             }
             Event::Initialized | Event::MemberSeen(_) | Event::SessionOpened { .. } => return,
+            Event::MembersEquivocation { .. } => return,
+            Event::MembersChanged { .. } => {
+                // Who comes back is told anew.
+                let group = &self.groups[member];
+                return self.told.retain(|(of, producer, _), _| *of != member || group.is_member(producer));
+            }
             wrong => panic!("member {member}: {wrong:?}"),
         };
         let last = self.told.entry((member, head.producer(), head.session())).or_default();
