@@ -34,13 +34,15 @@ const STEP_ROWS: usize = 1024;
 pub struct GroupRecord {
     /// What the group is called here.
     pub name: String,
-    /// The list of members, as its owner signed it; `None` where the group is open to all.
+    /// Whose list says who may write, as the bytes of a peer id; `None` where the group is open to all.
+    pub owner: Option<ByteBuf>,
+    /// The newest list, as its owner signed it.
     pub members: Option<ByteBuf>,
     /// The session that this node publishes under.
     pub session: Option<u64>,
     /// Since when it is a member, in Unix milliseconds.
     pub joined_ms: u64,
-    /// Members to dial first.
+    /// Members to dial first, the newest last.
     pub peers: Vec<GroupPeer>,
     /// It has been left, and its rows are being removed.
     pub left: bool,
@@ -164,6 +166,11 @@ impl Store {
             Ok((leaf_of(&key)?, row.head.into_vec().into()))
         };
         self.engine.keyspaces.rows(Table::Groups, &key(b'h', group, &[])).map(read).collect()
+    }
+
+    /// How far the entries of one session are told.
+    pub fn group_progress_of(&self, group: &GroupKey, leaf: &GroupLeaf) -> Result<Option<GroupProgress>, Error> {
+        self.read_row(Table::Groups, &leaf_key(b'p', group, leaf))?.map(|row| decode(&row)).transpose()
     }
 
     /// How far the entries of each session are told.

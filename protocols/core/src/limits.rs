@@ -524,10 +524,9 @@ pub const MAX_GROUP_FETCHES: usize = 4;
 pub const GROUP_LOG_ROWS: usize = 256;
 /// Neighbours of a group below which others are looked for and dialled: the mesh of gossipsub wants six.
 pub const GROUP_PEERS_LOW: usize = 6;
-/// Peers of a group whose idle connections are kept.
-pub const MAX_GROUP_PROTECTED: usize = 8;
-/// Addresses of a ticket that are kept with a membership, to be dialled again.
-pub const MAX_GROUP_ADDRS: usize = 32;
+/// Members that are kept with a membership and their addresses, to be dialled when too few are there; the oldest makes
+/// room.
+pub const MAX_GROUP_KNOWN_PEERS: usize = 8;
 /// How often others are looked for while a group has few neighbours, in seconds; while it has none, a tenth of that.
 pub const GROUP_FIND_SECS: u64 = 60;
 

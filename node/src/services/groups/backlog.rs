@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use cid::Cid;
-use dagmesh_chronosync::{Event, GroupHead, LeafKey, PersistId};
+use dagmesh_chronosync::{Event, GroupHead, LeafKey, MemberList, PersistId};
 use dagmesh_core::limits;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -19,6 +19,8 @@ pub(super) enum Work {
     Head(PersistId, Box<GroupHead>),
     /// Heads of others.
     Store(Vec<GroupHead>),
+    /// The list of members.
+    Members(MemberList),
     /// Something happened.
     Event(Event),
     /// The entries of a session up to its head are held, as far as they can be had.

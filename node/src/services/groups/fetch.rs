@@ -377,7 +377,9 @@ fn read_chain(store: &Store, wanted: &Wanted) -> Result<Option<Chain>, StoreErro
         }
     }
     let length = links.len() as u64;
-    if !wanted.is_whole() {
+    if length < wanted.span() && next.is_none() {
+        reason = reason.or_else(|| Some("its chain ends before them".to_owned()));
+    } else if !wanted.is_whole() {
         let max = limits::MAX_GROUP_HISTORY;
         reason = reason.or_else(|| Some(format!("at most {max} publications are caught up on at once")));
     } else if let Some(stop) = wanted.stop
@@ -388,8 +390,6 @@ fn read_chain(store: &Store, wanted: &Wanted) -> Result<Option<Chain>, StoreErro
         reason =
             Some(format!("its chain does not lead back to entry {stop}, which was told as number {}", wanted.after));
         links.clear();
-    } else if length < wanted.span() && next.is_none() {
-        reason = reason.or_else(|| Some("its chain ends before them".to_owned()));
     }
     links.reverse();
     Ok(Some(Chain { key: wanted.key, head: wanted.head, after: wanted.after, entries: links, reason }))

@@ -116,10 +116,15 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    /// Takes a head of the stored state: what of it is not told is caught up on.
-    pub(super) fn restore(&mut self, head: &GroupHead) {
-        let new = || Leaf::new(head.producer(), GroupProgress::default());
-        self.leaves.entry(head.key()).or_insert_with(new).aim(head, true);
+    /// Forgets sessions of which everything is told, until so many are left: what is known of them is on the disk.
+    pub(super) fn forget_told(&mut self, left: usize) {
+        let mut over = self.leaves.len().saturating_sub(left);
+        self.leaves.retain(|_, leaf| {
+            let told = leaf.target.is_none() && !leaf.entries.busy && !leaf.contents.busy;
+            let forget = told && over > 0;
+            over -= usize::from(forget);
+            !forget
+        });
     }
 
     /// Takes over what the writer has made durable.
