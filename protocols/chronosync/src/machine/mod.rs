@@ -249,9 +249,6 @@ impl Group {
     }
 
     fn gossip(&mut self, now: Instant, author: PeerId, neighbour: PeerId, bytes: &[u8]) -> Acceptance {
-        if !self.peers.take_bytes(now, neighbour, bytes.len()) {
-            return Acceptance::Ignore;
-        }
         let heard = Gossip::decode(bytes).map_err(|error| error.to_string());
         let result = heard.and_then(|message| {
             let claimers = [author, neighbour];
@@ -319,6 +316,9 @@ impl Machine for Group {
             Input::Publish { producer, payload } => self.publish(now, producer, payload),
             Input::Persisted(id) => self.persisted(now, id, true),
             Input::PersistFailed(id) => self.persisted(now, id, false),
+            Input::Gossip { token, neighbour, bytes, .. } if !self.peers.take_bytes(now, neighbour, bytes.len()) => {
+                return self.effects.push_back(Effect::Verdict { token, acceptance: Acceptance::Ignore });
+            }
             Input::Gossip { token, author, neighbour, bytes } => {
                 let acceptance = self.gossip(now, author, neighbour, &bytes);
                 self.effects.push_back(Effect::Verdict { token, acceptance });

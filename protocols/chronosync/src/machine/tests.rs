@@ -1,4 +1,5 @@
 mod closed;
+mod hostile;
 mod pump;
 
 use dagmesh_core::limits::{
