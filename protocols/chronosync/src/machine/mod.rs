@@ -72,6 +72,8 @@ pub struct Group {
     log: DigestLog,
     recent: Recent,
     producers: BTreeMap<PeerId, Producer>,
+    /// The last sessions of those that were removed: a number of it may be on its way to the disk.
+    left: BTreeMap<PeerId, u64>,
     peers: Peers,
     heartbeat: Heartbeat,
     claims: Claims,
@@ -104,6 +106,7 @@ impl Group {
             log: DigestLog::new(),
             recent: Recent::default(),
             producers: BTreeMap::new(),
+            left: BTreeMap::new(),
             peers: Peers::default(),
             heartbeat,
             claims: Claims::default(),
@@ -310,9 +313,7 @@ impl Machine for Group {
             Input::Members(list) => self.own_members(now, list),
             Input::Restored(heads) => self.restore(now, heads),
             Input::AddProducer { key, session } => self.add_producer(now, *key, session),
-            Input::RemoveProducer(producer) => {
-                self.producers.remove(&producer);
-            }
+            Input::RemoveProducer(producer) => self.remove_producer(producer),
             Input::Publish { producer, payload } => self.publish(now, producer, payload),
             Input::Persisted(id) => self.persisted(now, id, true),
             Input::PersistFailed(id) => self.persisted(now, id, false),

@@ -244,6 +244,18 @@ fn a_restarted_producer_goes_on_behind_what_it_has_used() {
 }
 
 #[test]
+fn a_producer_that_is_removed_while_it_writes_and_added_again_uses_no_number_twice() {
+    let mut bench = Bench::new();
+    let add = || Input::AddProducer { key: Box::new(key(0)), session: Some(NOW_MS) };
+    let publish = Input::Publish { producer: peer(0), payload: Payload::inline(b"x").expect("short") };
+    bench.tell(add());
+    assert!(matches!(bench.tell(publish)[..], [Effect::PersistHead { .. }]));
+    bench.tell(Input::RemoveProducer(peer(0)));
+    let effects = bench.tell(add());
+    assert!(matches!(effects[..], [Effect::PersistSession { session, .. }] if session > NOW_MS), "{effects:?}");
+}
+
+#[test]
 fn a_message_with_a_forged_head_is_rejected_and_changes_nothing() {
     let mut bench = Bench::new();
     let forged = {
