@@ -46,6 +46,11 @@ impl Recent {
             self.order.pop_front().map(|oldest| self.set.remove(&oldest));
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.set.len()
+    }
 }
 
 impl Group {

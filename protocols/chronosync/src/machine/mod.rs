@@ -72,6 +72,8 @@ pub struct Group {
     log: DigestLog,
     recent: Recent,
     producers: BTreeMap<PeerId, Producer>,
+    /// The last sessions of those that were removed: a number of it may be on its way to the disk.
+    left: BTreeMap<PeerId, u64>,
     peers: Peers,
     heartbeat: Heartbeat,
     claims: Claims,
@@ -104,6 +106,7 @@ impl Group {
             log: DigestLog::new(),
             recent: Recent::default(),
             producers: BTreeMap::new(),
+            left: BTreeMap::new(),
             peers: Peers::default(),
             heartbeat,
             claims: Claims::default(),
@@ -254,9 +257,6 @@ impl Group {
     }
 
     fn gossip(&mut self, now: Instant, author: PeerId, neighbour: PeerId, bytes: &[u8]) -> Acceptance {
-        if !self.peers.take_bytes(now, neighbour, bytes.len()) {
-            return Acceptance::Ignore;
-        }
         let heard = Gossip::decode(bytes).map_err(|error| error.to_string());
         let result = heard.and_then(|message| {
             let claimers = [author, neighbour];
@@ -318,12 +318,13 @@ impl Machine for Group {
             Input::Members(list) => self.own_members(now, list),
             Input::Restored(heads) => self.restore(now, heads),
             Input::AddProducer { key, session } => self.add_producer(now, *key, session),
-            Input::RemoveProducer(producer) => {
-                self.producers.remove(&producer);
-            }
+            Input::RemoveProducer(producer) => self.remove_producer(producer),
             Input::Publish { producer, payload } => self.publish(now, producer, payload),
             Input::Persisted(id) => self.persisted(now, id, true),
             Input::PersistFailed(id) => self.persisted(now, id, false),
+            Input::Gossip { token, neighbour, bytes, .. } if !self.peers.take_bytes(now, neighbour, bytes.len()) => {
+                return self.effects.push_back(Effect::Verdict { token, acceptance: Acceptance::Ignore });
+            }
             Input::Gossip { token, author, neighbour, bytes } => {
                 let acceptance = self.gossip(now, author, neighbour, &bytes);
                 self.effects.push_back(Effect::Verdict { token, acceptance });

@@ -42,13 +42,23 @@ impl Group {
         let sequence = known.map_or(0, GroupHead::sequence);
         // A list of members may have taken the head out that knew the number.
         let lost = known.is_none() && self.config.membership != Membership::Open;
-        let (session, later_than) = if lost { (None, session) } else { (session, None) };
+        let (session, later_than) = match self.left.remove(&id) {
+            Some(left) => (None, session.max(Some(left))),
+            None if lost => (None, session),
+            None => (session, None),
+        };
         let producer = Producer { key, session, sequence, opening: None, writing: None, queue: VecDeque::new() };
         self.producers.insert(id, producer);
         match session {
             Some(session) => self.event(Event::SessionOpened { producer: id, session }),
             None => self.open_session(now, id, later_than.unwrap_or(0)),
         }
+    }
+
+    pub(super) fn remove_producer(&mut self, id: PeerId) {
+        let Some(producer) = self.producers.remove(&id) else { return };
+        let session = producer.session.max(producer.opening.map(|(_, session)| session));
+        self.left.extend(session.map(|session| (id, session)));
     }
 
     /// Begins a session: the clock, but later than every session of this producer that is known.

@@ -210,6 +210,11 @@ impl Group {
 
     /// Applies a page and asks for the next one; with it goes what this one shows the peer to lack.
     fn take_page(&mut self, now: Instant, mut recovery: Recovery, page: Page) -> Result<(), String> {
+        recovery.heads += page.heads.len();
+        // Some may be news since the first page.
+        if recovery.heads > MAX_GROUP_LEAVES + MAX_GROUP_PAGE_HEADS {
+            return Err("pages of more heads than a group has".to_owned());
+        }
         let before = self.state.summary().members;
         if let Some(list) = &page.members {
             self.hear_members(now, list).map_err(|error| error.to_string())?;
@@ -222,10 +227,6 @@ impl Group {
         let told = |key: &LeafKey| after.is_none_or(|after| *key > after) && page.next.is_none_or(|next| *key <= next);
         if checked.numbers.len() < page.heads.len() || !checked.numbers.keys().all(told) {
             return Err("a page with heads twice or out of its place".to_owned());
-        }
-        recovery.heads += page.heads.len();
-        if recovery.heads > MAX_GROUP_LEAVES + MAX_GROUP_PAGE_HEADS {
-            return Err("pages of more heads than a group has".to_owned());
         }
         recovery.pages += 1;
         let lacking = match page.difference {

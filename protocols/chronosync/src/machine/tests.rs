@@ -1,4 +1,5 @@
 mod closed;
+mod hostile;
 mod pump;
 
 use dagmesh_core::limits::{
@@ -240,6 +241,18 @@ fn a_restarted_producer_goes_on_behind_what_it_has_used() {
     let effects = bench.tell(Input::Persisted(id.expect("a later session")));
     let [_, Effect::PersistHead { head, .. }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!((head.session(), head.sequence(), head.inline()), (NOW_MS + 6, 1, Some(&b"y"[..])));
+}
+
+#[test]
+fn a_producer_that_is_removed_while_it_writes_and_added_again_uses_no_number_twice() {
+    let mut bench = Bench::new();
+    let add = || Input::AddProducer { key: Box::new(key(0)), session: Some(NOW_MS) };
+    let publish = Input::Publish { producer: peer(0), payload: Payload::inline(b"x").expect("short") };
+    bench.tell(add());
+    assert!(matches!(bench.tell(publish)[..], [Effect::PersistHead { .. }]));
+    bench.tell(Input::RemoveProducer(peer(0)));
+    let effects = bench.tell(add());
+    assert!(matches!(effects[..], [Effect::PersistSession { session, .. }] if session > NOW_MS), "{effects:?}");
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub enum Input {
         /// Its session.
         session: Option<u64>,
     },
-    /// Publish under this key no more. What waits is dropped.
+    /// Publish under this key no more. What waits is dropped. Added again to this machine, it begins a new session.
     RemoveProducer(PeerId),
     /// The producer's next head. Ends with [`Event::Published`] or [`Event::Refused`].
     Publish {
