@@ -21,6 +21,8 @@ pub(super) struct Producer {
     key: Keypair,
     /// The session to publish under, once it is durable.
     session: Option<u64>,
+    /// A new session is later than this one.
+    floor: u64,
     /// The last number that was used in it.
     sequence: u64,
     opening: Option<(PersistId, u64)>,
@@ -42,32 +44,33 @@ impl Group {
         let sequence = known.map_or(0, GroupHead::sequence);
         // A list of members may have taken the head out that knew the number.
         let lost = known.is_none() && self.config.membership != Membership::Open;
-        let (session, later_than) = match self.left.remove(&id) {
+        let (session, floor) = match self.left.remove(&id) {
             Some(left) => (None, session.max(Some(left))),
             None if lost => (None, session),
             None => (session, None),
         };
-        let producer = Producer { key, session, sequence, opening: None, writing: None, queue: VecDeque::new() };
+        let floor = floor.unwrap_or(0);
+        let producer = Producer { key, session, floor, sequence, opening: None, writing: None, queue: VecDeque::new() };
         self.producers.insert(id, producer);
         match session {
             Some(session) => self.event(Event::SessionOpened { producer: id, session }),
-            None => self.open_session(now, id, later_than.unwrap_or(0)),
+            None => self.open_session(now, id),
         }
     }
 
     pub(super) fn remove_producer(&mut self, id: PeerId) {
         let Some(producer) = self.producers.remove(&id) else { return };
-        let session = producer.session.max(producer.opening.map(|(_, session)| session));
-        self.left.extend(session.map(|session| (id, session)));
+        let opening = producer.opening.map_or(0, |(_, session)| session);
+        self.left.insert(id, producer.session.unwrap_or(0).max(opening).max(producer.floor));
     }
 
     /// Begins a session: the clock, but later than every session of this producer that is known.
-    fn open_session(&mut self, now: Instant, id: PeerId, later_than: u64) {
+    fn open_session(&mut self, now: Instant, id: PeerId) {
         let name = LeafKey::new(&id, 0).name;
-        let known = self.state.of_producer(name).map(GroupHead::session).max().unwrap_or(0).max(later_than);
-        let session = self.unix_ms(now).max(known.saturating_add(1));
-        let persist = self.persist_id();
+        let known = self.state.of_producer(name).map(GroupHead::session).max().unwrap_or(0);
+        let (unix_ms, persist) = (self.unix_ms(now), self.persist_id());
         if let Some(producer) = self.producers.get_mut(&id) {
+            let session = unix_ms.max(known.max(producer.floor).saturating_add(1));
             producer.session = None;
             producer.opening = Some((persist, session));
             self.effects.push_back(Effect::PersistSession { id: persist, producer: id, session });
@@ -85,7 +88,7 @@ impl Group {
             Some(producer) => {
                 producer.queue.push_back(payload);
                 if producer.session.is_none() && producer.opening.is_none() {
-                    return self.open_session(now, id, 0);
+                    return self.open_session(now, id);
                 }
                 return self.write_next(now, id);
             }
@@ -189,7 +192,8 @@ impl Group {
             let inline = unsaid.inline().and_then(|bytes| Payload::inline(bytes).ok()).and_then(|text| text.inline);
             producer.queue.push_front(Payload { content: unsaid.content().copied(), inline });
         }
-        self.open_session(now, id, head.session());
+        producer.floor = producer.floor.max(head.session());
+        self.open_session(now, id);
     }
 }
 

@@ -249,9 +249,14 @@ fn a_producer_that_is_removed_while_it_writes_and_added_again_uses_no_number_twi
     let add = || Input::AddProducer { key: Box::new(key(0)), session: Some(NOW_MS) };
     let publish = Input::Publish { producer: peer(0), payload: Payload::inline(b"x").expect("short") };
     bench.tell(add());
-    assert!(matches!(bench.tell(publish)[..], [Effect::PersistHead { .. }]));
+    assert!(matches!(bench.tell(publish.clone())[..], [Effect::PersistHead { .. }]));
     bench.tell(Input::RemoveProducer(peer(0)));
     let effects = bench.tell(add());
+    let [Effect::PersistSession { id, session, .. }] = effects[..] else { panic!("{effects:?}") };
+    assert!(session > NOW_MS);
+    // Nor does a disk that fails for a moment bring the old one back.
+    bench.tell(Input::PersistFailed(id));
+    let effects = bench.tell(publish);
     assert!(matches!(effects[..], [Effect::PersistSession { session, .. }] if session > NOW_MS), "{effects:?}");
 }
 
