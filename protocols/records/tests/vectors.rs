@@ -1,6 +1,8 @@
 //! IPNS records of other implementations hold here, and are what we would have written (`vectors/README.md`).
 
-use dagmesh_records::{Code, IpnsDraft, IpnsName, IpnsRecord, Validity, verify};
+use std::collections::BTreeMap;
+
+use dagmesh_records::{Code, Draft, IpnsDraft, IpnsName, IpnsRecord, Record, RecordName, Validity, Verified, verify};
 use data_encoding::HEXLOWER;
 use libp2p_identity::Keypair;
 use serde::Deserialize;
@@ -82,5 +84,34 @@ fn a_record_of_another_name_is_refused() {
     for vector in vectors.iter().filter(|vector| vector.routing != vectors[0].routing) {
         let refused = verify(&own.key(), &hex(&vector.record), NOW_MS).expect_err("is another's");
         assert!(matches!(refused.code(), Code::Unverifiable | Code::KeyMismatch), "{}: {refused}", vector.name);
+    }
+}
+
+#[test]
+fn keys_of_every_type_sign_records_of_both_kinds() {
+    let rsa = Keypair::rsa_from_pkcs8(&mut include_bytes!("vectors/rsa-2048.pk8").to_vec()).expect("a key");
+    let keys = [Keypair::generate_ed25519(), rsa, Keypair::generate_secp256k1(), Keypair::generate_ecdsa()];
+    for key in keys {
+        let what = key.key_type();
+        let validity = Validity::from_unix_ms(NOW_MS + 1);
+        let draft = IpnsDraft { value: b"/ipfs/bafkqaaa".to_vec(), sequence: 1, validity, ttl_ns: 0 };
+        let ipns = IpnsRecord::sign(&key, draft).expect("signs");
+        let draft = Draft {
+            name: RecordName::new("name").expect("a name"),
+            value: b"value".to_vec(),
+            sequence: 1,
+            timestamp_ms: NOW_MS,
+            expires_ms: NOW_MS + 1,
+            meta: BTreeMap::new(),
+        };
+        let record = Record::sign(&key, draft).expect("signs");
+        for signed in [Verified::from(&ipns), Verified::from(&record)] {
+            assert_eq!(verify(signed.key(), signed.bytes(), NOW_MS).as_ref(), Ok(&signed), "{what}");
+            assert_eq!(signed.owner(), key.public().to_peer_id());
+            let mut changed = signed.bytes().to_vec();
+            let last = changed.last_mut().expect("bytes");
+            *last ^= 1;
+            assert!(verify(signed.key(), &changed, NOW_MS).is_err(), "{what}");
+        }
     }
 }
