@@ -9,7 +9,7 @@ use dagmesh_core::{
     bounded::{BoundedBytes, BoundedString, BoundedVec},
     cbor, frame,
     limits::{
-        MAX_RECORD_AHEAD_MS, MAX_RECORD_BYTES, MAX_RECORD_LIFETIME_MS, MAX_RECORD_META, MAX_RECORD_META_KEY_BYTES,
+        MAX_RECORD_BYTES, MAX_RECORD_LIFETIME_MS, MAX_RECORD_META, MAX_RECORD_META_KEY_BYTES,
         MAX_RECORD_META_VALUE_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_SEQUENCE, MAX_RECORD_VALUE_BYTES,
     },
 };
@@ -20,6 +20,7 @@ use crate::{
     error::{RecordError, check_len},
     hash::sha256,
     order::Order,
+    validator::check_time,
 };
 
 /// What a record's key in the DHT begins with; the hash stands behind it.
@@ -189,17 +190,9 @@ impl Record {
         Ok(record)
     }
 
-    /// Whether its time is now: neither expired nor signed more than [`MAX_RECORD_AHEAD_MS`] in the future.
+    /// Whether its time is now: neither expired nor signed more than 10 minutes in the future.
     pub fn check_time(&self, now_ms: u64) -> Result<(), RecordError> {
-        let ahead_ms = self.draft.timestamp_ms.saturating_sub(now_ms);
-        if ahead_ms > MAX_RECORD_AHEAD_MS {
-            return Err(RecordError::Future { ahead_ms });
-        }
-        let expires_ms = self.draft.expires_ms;
-        match now_ms.checked_sub(expires_ms) {
-            Some(ago_ms) => Err(RecordError::Expired { expires_ms, ago_ms }),
-            None => Ok(()),
-        }
+        check_time(self.draft.timestamp_ms, self.draft.expires_ms, now_ms)
     }
 
     /// Its bytes, as on the wire.

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use dagmesh_core::limits::MAX_KAD_KEY_BYTES;
+use dagmesh_core::limits::{MAX_KAD_KEY_BYTES, MAX_RECORD_AHEAD_MS};
 use libp2p_identity::PeerId;
 
 use crate::{
@@ -35,7 +35,8 @@ impl Namespace {
     }
 }
 
-/// A record of any namespace that belongs under its key and was valid when it was checked.
+/// A record of any namespace whose signature holds and that belongs under its key. [`verify`] makes one whose time is now;
+/// one made of a [`Record`] or [`IpnsRecord`] has to be asked ([`Verified::check_time`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     namespace: Namespace,
@@ -70,6 +71,12 @@ impl Verified {
     /// From when on it is void, in Unix milliseconds.
     pub fn expires_ms(&self) -> u64 {
         self.expires_ms
+    }
+
+    /// Whether its time is now: not expired, and not signed in the future (which of an IPNS record nobody can tell).
+    pub fn check_time(&self, now_ms: u64) -> Result<(), RecordError> {
+        let from_ms = if self.namespace == Namespace::Record { self.order.unix_ms() } else { 0 };
+        check_time(from_ms, self.expires_ms, now_ms)
     }
 
     /// Its bytes, as on the wire.
@@ -110,6 +117,18 @@ pub fn verify(key: &[u8], bytes: &[u8], now_ms: u64) -> Result<Verified, RecordE
     match Namespace::of(key)? {
         Namespace::Record => Record::verify(key, bytes, now_ms).map(|record| Verified::from(&record)),
         Namespace::Ipns => IpnsRecord::verify(key, bytes, now_ms).map(|record| Verified::from(&record)),
+    }
+}
+
+/// Whether what is signed at `from_ms` and void from `expires_ms` on is valid at `now_ms`, all in Unix milliseconds.
+pub(crate) fn check_time(from_ms: u64, expires_ms: u64, now_ms: u64) -> Result<(), RecordError> {
+    let ahead_ms = from_ms.saturating_sub(now_ms);
+    if ahead_ms > MAX_RECORD_AHEAD_MS {
+        return Err(RecordError::Future { ahead_ms });
+    }
+    match now_ms.checked_sub(expires_ms) {
+        Some(ago_ms) => Err(RecordError::Expired { expires_ms, ago_ms }),
+        None => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt};
 
 use dagmesh_core::{
     cbor,
-    limits::{MAX_IPNS_RECORD_BYTES, MAX_RECORD_SEQUENCE},
+    limits::{IPNS_LIFETIME_SECS, IPNS_TTL_SECS, MAX_IPNS_RECORD_BYTES, MAX_RECORD_SEQUENCE},
 };
 use ipld_core::ipld::Ipld;
 use libp2p_identity::{Keypair, PublicKey};
@@ -24,6 +24,7 @@ use crate::{
     error::{RecordError, check_len},
     hash::sha256,
     order::Order,
+    validator::check_time,
 };
 
 /// What the signature that counts is over, before the data.
@@ -79,6 +80,14 @@ pub struct IpnsDraft {
     pub validity: Validity,
     /// For how long it may be answered from a cache, in nanoseconds; at most [`MAX_RECORD_SEQUENCE`].
     pub ttl_ns: u64,
+}
+
+impl IpnsDraft {
+    /// Valid for [`IPNS_LIFETIME_SECS`] from `now_ms` (Unix milliseconds) on, to be cached for [`IPNS_TTL_SECS`].
+    pub fn new(value: impl Into<Vec<u8>>, sequence: u64, now_ms: u64) -> Self {
+        let validity = Validity::from_unix_ms(now_ms.saturating_add(IPNS_LIFETIME_SECS * 1000));
+        Self { value: value.into(), sequence, validity, ttl_ns: IPNS_TTL_SECS * 1_000_000_000 }
+    }
 }
 
 /// The owner's word on where an IPNS name points. Exists only with a checked signature, the second one: the first is
@@ -164,11 +173,7 @@ impl IpnsRecord {
 
     /// Whether it is still valid at `now_ms` (Unix milliseconds).
     pub fn check_time(&self, now_ms: u64) -> Result<(), RecordError> {
-        let expires_ms = self.draft.validity.unix_ms();
-        match now_ms.checked_sub(expires_ms) {
-            Some(ago_ms) => Err(RecordError::Expired { expires_ms, ago_ms }),
-            None => Ok(()),
-        }
+        check_time(0, self.draft.validity.unix_ms(), now_ms)
     }
 
     /// Its bytes, as on the wire.

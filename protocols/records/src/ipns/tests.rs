@@ -6,12 +6,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     error::Code,
-    testing::{HOUR_MS, NOW_MS, key},
+    testing::{NOW_MS, key},
 };
 
 fn draft(sequence: u64, value: &str) -> IpnsDraft {
-    let validity = Validity::from_unix_ms(NOW_MS + 48 * HOUR_MS);
-    IpnsDraft { value: value.into(), sequence, validity, ttl_ns: 300_000_000_000 }
+    IpnsDraft::new(value, sequence, NOW_MS)
 }
 
 fn signed() -> IpnsRecord {

@@ -136,7 +136,7 @@ impl Get {
             newest: config
                 .local
                 .clone()
-                .filter(|local| local.key() == config.key && local.expires_ms() > config.unix_ms),
+                .filter(|local| local.key() == config.key && local.check_time(config.unix_ms).is_ok()),
             config,
             request,
             closest: Vec::new(),
@@ -192,7 +192,7 @@ impl Get {
         let over = late || self.fanout.as_ref().is_some_and(Fanout::is_over);
         match self.phase {
             Phase::Reading if over || enough => {
-                self.result();
+                self.result(late);
                 self.go_on(now);
             }
             Phase::Correcting if over => {
@@ -203,13 +203,13 @@ impl Get {
         }
     }
 
-    /// Tells the result, and begins to correct.
-    fn result(&mut self) {
+    /// Tells the result, and begins to correct, unless it is too `late` for that.
+    fn result(&mut self, late: bool) {
         self.phase = Phase::Correcting;
         let newest = self.newest.as_ref().map(Verified::order);
         let count = |is: &dyn Fn(&Had) -> bool| self.had.values().filter(|had| is(had)).count();
         let is_newest = |had: &Had| matches!(had, Had::Record(order) if Some(*order) == newest);
-        let corrected = self.corrections(newest);
+        let corrected = if late { Vec::new() } else { self.corrections(newest) };
         let result = GetResult {
             holders: count(&is_newest),
             stale: count(&|had| matches!(had, Had::Record(_)) && !is_newest(had)),

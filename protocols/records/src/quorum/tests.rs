@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dagmesh_core::{Machine, limits::MAX_RECORD_PEERS};
+use proptest::prelude::*;
 
 use super::*;
 use crate::{
@@ -352,4 +353,75 @@ fn without_an_answer_to_where_the_closest_are_both_end_at_their_deadline() {
         ends(std::iter::from_fn(|| put.poll_effect()).map(|effect| effect == Effect::Done).collect()),
         Some(true)
     );
+}
+
+/// Tells a machine what comes, whoever it is from; gives what it wanted and whether it ended.
+fn tell<T, M: Machine<Input = Input, Effect = Effect<T>>>(mut machine: M, steps: &[(u8, u16, u64)]) -> usize {
+    let begun = start();
+    let deadline = begun + Duration::from_secs(RECORD_CALL_SECS);
+    let (mut now, mut running, mut sent, mut results, mut done) = (begun, BTreeSet::new(), 0, 0, false);
+    let record = |n: u64| Answer::Record(bytes(&verified(n % 8)));
+    let mut inputs = steps.iter().map(Some).chain([None]);
+    loop {
+        while let Some(effect) = machine.poll_effect() {
+            assert!(!done, "it is over");
+            match effect {
+                Effect::Send { peer, .. } => {
+                    assert!(running.insert(peer), "{peer} is being asked");
+                    sent += 1;
+                }
+                Effect::Result(_) => results += 1,
+                Effect::Done => done = true,
+                Effect::FindClosest(_) | Effect::Newer(_) | Effect::Fault(_) => {}
+            }
+        }
+        assert!(done || machine.poll_timeout().is_some_and(|at| at <= deadline), "it ends by itself");
+        let Some(step) = inputs.next() else { break };
+        let Some((kind, n, value)) = step else {
+            machine.handle_timeout(deadline);
+            continue;
+        };
+        let peer = peer(*n);
+        let answers =
+            [record(*value), Answer::Absent, Answer::Stored { news: true }, Answer::error(Code::Internal, "")];
+        match kind {
+            0 => machine.handle(now, Input::Closest((0..*n).map(crate::testing::peer).collect())),
+            1 => machine.handle(now, Input::Failed(peer)),
+            2 => {
+                now = (now + Duration::from_millis(*value)).min(deadline);
+                machine.handle_timeout(now);
+                // Whose time is over may be asked again, as one that is corrected.
+                running.clear();
+            }
+            3 => {
+                let answer = Answer::Superseded { record: bytes(&verified(*value % 8)), timestamp_ms: *value };
+                machine.handle(now, Input::Answered { peer, answer });
+            }
+            kind => {
+                let answer = answers[usize::from(*kind) % answers.len()].clone();
+                machine.handle(now, Input::Answered { peer, answer });
+            }
+        }
+        if *kind != 0 {
+            running.remove(&peer);
+        }
+    }
+    assert!(done && results == 1, "one result, and an end");
+    sent
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_comes_both_end_once_with_one_result_and_ask_nobody_twice(
+        steps in prop::collection::vec((0u8..9, 0u16..24, 0u64..20_000), 0..80),
+        wanted in 1usize..24,
+    ) {
+        let put = PutConfig { replicas: wanted, ..PutConfig::new(verified(3), NOW_MS) };
+        prop_assert!(tell(Put::new(start(), put).expect("begins"), &steps) <= 24);
+        let get = GetConfig { quorum: wanted, ..GetConfig::new(verified(3).key().to_vec(), NOW_MS) };
+        // Asked once, and perhaps corrected.
+        prop_assert!(tell(Get::new(start(), get).expect("begins"), &steps) <= 48);
+    }
 }

@@ -223,12 +223,10 @@ impl Store {
         self.insert(now_ms, source, verify(key, bytes, now_ms)?)
     }
 
-    /// As [`Store::put`], for a record that was verified a moment ago.
+    /// As [`Store::put`], for a record whose signature is checked.
     pub fn insert(&mut self, now_ms: u64, source: Source, record: Verified) -> Result<Stored, RecordError> {
-        let (key, expires_ms) = (record.key().to_vec(), record.expires_ms());
-        if let Some(ago_ms) = now_ms.checked_sub(expires_ms) {
-            return Err(RecordError::Expired { expires_ms, ago_ms });
-        }
+        record.check_time(now_ms)?;
+        let key = record.key().to_vec();
         self.expire(now_ms);
         let mut mark_until_ms = mark_until(now_ms);
         let mut from = source;

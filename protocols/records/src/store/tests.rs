@@ -135,6 +135,11 @@ fn what_does_not_verify_is_not_stored_and_changes_nothing() {
     assert_eq!(put(&held.key(), &vec![0; 100_000], NOW_MS), Code::TooBig);
     assert_eq!(put(b"/other/name", newer.encode(), NOW_MS), Code::Unsupported);
     assert_eq!(put(&held.key(), b"junk", NOW_MS), Code::BadRequest);
+    // Nor where its signature was checked before.
+    for now_ms in [NOW_MS + DAY_MS, NOW_MS - HOUR_MS] {
+        let refused = Store::new(small()).insert(now_ms, Source::Own, Verified::from(&held));
+        assert_eq!(refused.map_err(|error| error.code()), Err(Code::BadRequest));
+    }
     assert!(node.holds(NOW_MS, &held));
 }
 
