@@ -8,6 +8,7 @@ mod dag;
 mod fetch;
 mod input;
 mod ipni;
+mod records;
 pub mod seeds;
 mod unixfs;
 mod wire;
@@ -16,6 +17,7 @@ pub use self::{
     dag::{car, cbor, feed, links, selector},
     fetch::fetch,
     ipni::ipni,
+    records::records,
     unixfs::unixfs,
     wire::{announcement, frame, heads, ingest, request, validator},
 };

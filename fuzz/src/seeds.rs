@@ -14,10 +14,14 @@ use dagmesh_dagsync::{Chain, End, Request, Status, message::Frame};
 use dagmesh_ipnisync::{
     Advertisement, Chunks, EntryChunk, ExtendedProvider, NO_ENTRIES, Provider, SignedHead as SignedChainHead,
 };
+use dagmesh_records::{Code, Draft, IpnsDraft, IpnsName, IpnsRecord, Record, RecordName, Validity};
 use ipld_core::ipld::Ipld;
 use libp2p_identity::Keypair;
 
-use crate::wire::head;
+use crate::{
+    records::{KEYS, NOW_MS},
+    wire::head,
+};
 
 /// Target, name and bytes of every seed.
 ///
@@ -43,6 +47,7 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     seeds.extend(selectors(*leaf.cid()));
     seeds.extend(blocks(&leaf, value));
     seeds.extend(ipni());
+    seeds.extend(records());
     seeds.extend(runs());
     seeds.extend(of_the_node());
     seeds
@@ -211,6 +216,49 @@ fn ipni() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("ipni", "chunk_cbor", of(5, &chunk)),
         ("ipni", "hamt_json", of(4, hamt.as_bytes())),
         ("ipni", "no_entries", no_entries),
+    ]
+}
+
+fn records() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let draft = Draft {
+        name: RecordName::new("name").expect("a name"),
+        value: b"value".to_vec(),
+        sequence: 1,
+        timestamp_ms: NOW_MS,
+        expires_ms: NOW_MS + 1,
+        meta: BTreeMap::from([("k".into(), "v".into())]),
+    };
+    let record = Record::sign(&KEYS[0], draft).expect("signs");
+    let validity = Validity::from_unix_ms(NOW_MS);
+    let draft = IpnsDraft { value: b"/ipfs/bafkqaaa".to_vec(), sequence: 1, validity, ttl_ns: 1 };
+    let ipns = IpnsRecord::sign(&KEYS[0], draft).expect("signs");
+    let name = IpnsName::of(&KEYS[0].public());
+    assert!(Record::decode(record.encode()).is_ok() && IpnsRecord::decode(&name, ipns.encode()).is_ok());
+    let data = [
+        ("TTL", Ipld::Integer(1)),
+        ("Value", Ipld::Bytes(b"/ipfs/bafkqaaa".to_vec())),
+        ("Sequence", Ipld::Integer(1)),
+        ("Validity", Ipld::Bytes(b"2100-01-01T00:00:00.5Z".to_vec())),
+        ("ValidityType", Ipld::Integer(0)),
+    ];
+    let data = Ipld::Map(data.into_iter().map(|(key, value)| (key.to_owned(), value)).collect());
+    let data = cbor::to_vec(&data).expect("encodes");
+    let put = dagmesh_records::Request::put(&record.key(), record.encode()).expect("fits").encode().expect("encodes");
+    let error = dagmesh_records::Answer::error(Code::TooBig, "why").encode().expect("encodes");
+    let to_sign = [&[1u8, 4][..], b"name", &1u64.to_le_bytes(), &NOW_MS.to_le_bytes(), &7u64.to_le_bytes()].concat();
+    let puts = (0..12u8).flat_map(|n| [3 + n % 2, n % 3, n % 8, n % 5, n, n % 8, n * 9, n % 3, n * 20]);
+    let of = |kind: u8, bytes: &[u8]| [&[kind], bytes].concat();
+    vec![
+        ("records", "record", of(0, record.encode())),
+        ("records", "to_sign", to_sign),
+        ("records", "ipns", of(2, ipns.encode())),
+        ("records", "ipns_data", of(3, &data)),
+        ("records", "key", of(4, &name.key())),
+        ("records", "name", of(4, name.to_string().as_bytes())),
+        ("records", "topic", of(4, name.topic().as_bytes())),
+        ("records", "put", of(5, &put)),
+        ("records", "error", of(5, &error)),
+        ("records", "store", [6].into_iter().chain(puts).collect()),
     ]
 }
 

@@ -21,6 +21,7 @@ fn target(name: &str) -> Target {
         "heads" => dagmesh_fuzz::heads,
         "ipni" => dagmesh_fuzz::ipni,
         "links" => dagmesh_fuzz::links,
+        "records" => dagmesh_fuzz::records,
         "request" => dagmesh_fuzz::request,
         "selector" => dagmesh_fuzz::selector,
         "unixfs" => dagmesh_fuzz::unixfs,

@@ -28,7 +28,7 @@ impl Answer {
             Self::Ignored(reason) => (1, reason.as_str()),
             Self::Refused(reason) => (2, reason.as_str()),
         };
-        Ok(cbor::to_vec(&(code, cut(reason)))?)
+        Ok(cbor::to_vec::<Wire>(&(code, BoundedString::cut(reason)))?)
     }
 
     /// Reads an answer. Total and bounded.
@@ -64,13 +64,6 @@ impl fmt::Display for Answer {
             Self::Refused(reason) => write!(f, "refused: {reason}"),
         }
     }
-}
-
-/// The first [`MAX_REASON_BYTES`] of a reason, whole characters only.
-fn cut(reason: &str) -> &str {
-    let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= MAX_REASON_BYTES;
-    let end = reason.char_indices().take_while(fits).last().map_or(0, |(at, c)| at + c.len_utf8());
-    reason.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -58,6 +58,17 @@ macro_rules! bounded {
 bounded!(BoundedBytes, Vec<u8>, [u8], "bytes", "At most `N` bytes; a byte string on the wire.");
 bounded!(BoundedString, String, str, "bytes of text", "Text of at most `N` bytes of UTF-8.");
 
+impl<const N: usize> BoundedString<N> {
+    /// As much of the front of `text` as fits, whole characters only: for what is meant for people.
+    pub fn cut(text: &str) -> Self {
+        let mut end = text.len().min(N);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self(text.get(..end).unwrap_or_default().to_owned())
+    }
+}
+
 impl<const N: usize> Serialize for BoundedBytes<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(&self.0)
@@ -171,5 +182,7 @@ mod tests {
         assert!(cbor::from_slice::<BoundedString<4>>(&cbor::to_vec("four").expect("encodes")).is_ok());
         assert!(cbor::from_slice::<BoundedString<4>>(&cbor::to_vec("fives").expect("encodes")).is_err());
         assert!(BoundedString::<4>::new("fives").is_err());
+        assert_eq!(&*BoundedString::<4>::cut("fives"), "five");
+        assert_eq!(&*BoundedString::<3>::cut("éé"), "é", "whole characters only");
     }
 }

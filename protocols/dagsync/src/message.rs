@@ -215,11 +215,7 @@ pub struct End {
 impl End {
     /// An end with nothing sent, for the reason given.
     pub fn without(status: Status, reason: &str) -> Self {
-        let mut end = reason.len().min(limits::MAX_REASON_BYTES);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        let reason = reason.get(..end).and_then(|text| BoundedString::new(text).ok());
+        let reason = Some(BoundedString::cut(reason));
         Self { status, reason, blocks: 0, bytes: 0, frontier: BoundedVec::default() }
     }
 
