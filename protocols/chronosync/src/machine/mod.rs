@@ -20,6 +20,7 @@ mod claims;
 mod heartbeat;
 mod peers;
 mod produce;
+mod queues;
 mod recover;
 mod serve;
 #[cfg(test)]
