@@ -37,6 +37,9 @@ enum Command {
         /// Sizes of the groups.
         #[arg(long, value_name = "N", value_delimiter = ',', default_value = "10,100,1000")]
         nodes: Vec<usize>,
+        /// What runs; see `chronosync --help`.
+        #[arg(long, value_name = "MODEL", value_delimiter = ',', default_value = "ours,vector,original")]
+        model: Vec<ModelName>,
         /// A quarter of the publications.
         #[arg(long)]
         quick: bool,
@@ -158,8 +161,10 @@ impl Command {
                 let swept = sweep::sweep(*first..first.saturating_add(*seeds))?;
                 Ok(writeln!(out, "{swept}")?)
             }
-            Self::Table { nodes, quick, seed, csv } => {
-                let rows = table::rows(&table::cases(*seed, nodes, *quick))?;
+            Self::Table { nodes, model, quick, seed, csv } => {
+                let cases = table::cases(*seed, nodes, *quick);
+                cases.iter().try_for_each(|(_, scenario)| scenario.check())?;
+                let rows = table::rows(&cases, model, |done| eprintln!("{done}"))?;
                 write!(out, "{}", table::markdown(&rows))?;
                 csv.iter().try_for_each(|file| write(file, &table::csv(&rows)))
             }

@@ -61,8 +61,8 @@ pub struct Outcome {
     pub kinds: Vec<(Way, &'static str, u64, u64)>,
     /// When all members knew the same and were told all; `None` if never.
     pub converged: Option<Duration>,
-    /// When everything was published and healed.
-    pub quiet: Duration,
+    /// When everything was published, the network whole, and every member back.
+    pub healed: Duration,
     /// Times an application was told a number again.
     pub told_twice: u64,
     /// The hash of all that happened.
@@ -77,6 +77,7 @@ impl Outcome {
         scenario: &Scenario,
         network: &Simulation<M>,
         curve: Vec<(Duration, u64, Cost)>,
+        healed: Duration,
         converged: Option<Duration>,
         cost: Cost,
     ) -> Self {
@@ -89,7 +90,7 @@ impl Outcome {
             cost,
             kinds: network.counters().kinds().map(|(way, kind, tally)| (way, kind, tally.sent, tally.bytes)).collect(),
             converged,
-            quiet: scenario.quiet(),
+            healed,
             told_twice: network.counters().told_twice,
             trace: network.trace_hash(),
             curve,
@@ -106,9 +107,9 @@ impl Outcome {
         self.cost.bytes as f64 / self.nodes as f64
     }
 
-    /// How long after everything was published and healed all members knew the same.
+    /// How long after [`healed`](Self::healed) all members knew the same.
     pub fn healed_after(&self) -> Option<Duration> {
-        self.converged.map(|at| at.saturating_sub(self.quiet))
+        self.converged.map(|at| at.saturating_sub(self.healed))
     }
 
     /// All of it, under the names that `--json` prints.

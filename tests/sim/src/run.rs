@@ -36,13 +36,16 @@ fn run_model<M: Model>(model: ModelName, scenario: &Scenario) -> anyhow::Result<
     let before = Cost::of(network.counters());
     let quiet = scenario.quiet();
     let (measured, end) = (quiet + scenario.tail, quiet + scenario.tail.max(scenario.patience));
-    let (mut curve, mut converged, mut cost) = (Vec::new(), None, None);
+    let (mut curve, mut healed, mut converged, mut cost) = (Vec::new(), None, None, None);
     loop {
         let now = network.elapsed();
         let so_far = Cost::of(network.counters()).since(before);
         curve.push((now, network.delays().count(), so_far));
-        if converged.is_none() && now >= quiet && has_converged(&network) {
-            converged = Some(now);
+        if now >= quiet && network.hosts().count() == network.nodes() {
+            healed.get_or_insert(now);
+            if converged.is_none() && has_converged(&network) {
+                converged = Some(now);
+            }
         }
         if now >= measured {
             cost.get_or_insert(so_far);
@@ -54,7 +57,7 @@ fn run_model<M: Model>(model: ModelName, scenario: &Scenario) -> anyhow::Result<
     }
     network.finish()?;
     let cost = cost.context("a run that was never measured")?;
-    Ok(Outcome::new(model, scenario, &network, curve, converged, cost))
+    Ok(Outcome::new(model, scenario, &network, curve, healed.unwrap_or(end), converged, cost))
 }
 
 /// A network of this model, its faults and publications in place, and its invariants: at every step that nothing is told
@@ -131,13 +134,12 @@ fn invariants<M: Model>(network: &mut Simulation<M>, scenario: &Scenario, world:
 }
 
 fn has_converged<M: Model>(network: &Simulation<M>) -> bool {
-    let all_run = network.hosts().count() == network.nodes();
     let told = || network.events().all(|(_, spread)| all_told(network, spread) || is_lost(network, spread));
     let same = || {
         let mut roots = network.hosts().map(|(_, host)| host.root());
         roots.next().is_none_or(|first| roots.all(|root| root == first))
     };
-    all_run && told() && same()
+    told() && same()
 }
 
 fn all_told<M: Model>(network: &Simulation<M>, spread: &Spread) -> bool {

@@ -8,12 +8,12 @@ use std::{
 
 use crate::{Burst, Outages, Outcome, Scenario, Span, chronosync::ModelName, run};
 
-/// A row: what happens, and what came of it in each model.
+/// A row: what happens, and what came of it in each of the models.
 #[derive(Debug)]
 pub struct Row {
     /// What happens.
     pub case: String,
-    /// In the order of [`ModelName::ALL`].
+    /// In the order of the models.
     pub outcomes: Vec<Outcome>,
 }
 
@@ -40,19 +40,26 @@ pub fn cases(seed: u64, sizes: &[usize], quick: bool) -> Vec<(String, Scenario)>
     cases
 }
 
-/// Runs all of them, on all processors.
+/// Runs all of them, on all processors, and says which is done.
 ///
 /// # Errors
 /// An invariant that was broken, with its seed.
-pub fn rows(cases: &[(String, Scenario)]) -> anyhow::Result<Vec<Row>> {
-    let jobs: Vec<_> = cases.iter().flat_map(|(_, scenario)| ModelName::ALL.map(|model| (model, scenario))).collect();
+pub fn rows(
+    cases: &[(String, Scenario)],
+    models: &[ModelName],
+    progress: impl Fn(&str) + Sync,
+) -> anyhow::Result<Vec<Row>> {
+    let jobs: Vec<_> =
+        cases.iter().flat_map(|(case, scenario)| models.iter().map(move |model| (*model, case, scenario))).collect();
     // The longest are last in order and come first.
     let waiting = Mutex::new((0..jobs.len()).collect::<Vec<_>>());
     let work = || {
         let mut done = Vec::new();
         while let Some(job) = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            if let Some((model, scenario)) = jobs.get(job) {
-                done.push((job, run(*model, scenario)?));
+            if let Some((model, case, scenario)) = jobs.get(job) {
+                let outcome = run(*model, scenario)?;
+                progress(&format!("{} members, {case}, {model}", scenario.nodes));
+                done.push((job, outcome));
             }
         }
         anyhow::Ok(done)
@@ -70,7 +77,7 @@ pub fn rows(cases: &[(String, Scenario)]) -> anyhow::Result<Vec<Row>> {
     let mut outcomes = done.into_iter().map(|(_, outcome)| outcome);
     let row = |(case, _): &(String, Scenario)| Row {
         case: case.clone(),
-        outcomes: outcomes.by_ref().take(ModelName::ALL.len()).collect(),
+        outcomes: outcomes.by_ref().take(models.len()).collect(),
     };
     Ok(cases.iter().map(row).collect())
 }

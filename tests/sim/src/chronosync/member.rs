@@ -109,7 +109,8 @@ impl Member {
 
     /// Tells the application what is on the disk.
     fn tell(&mut self, out: &mut Outbox<Number>) {
-        while let Some(first) = self.storing.pop_front_if(|first| first.left.is_empty()) {
+        while self.storing.front().is_some_and(|first| first.left.is_empty()) {
+            let Some(first) = self.storing.pop_front() else { return };
             for number in first.news {
                 if self.world.ledger().tell(self.node, number) {
                     out.delivered(number);
