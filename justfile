@@ -14,6 +14,11 @@ test *ARGS:
 hostile-long *ARGS:
     DAGMESH_LONG=1 cargo test --package dagmesh-tests --test hostile {{ARGS}}
 
+# Groups in the simulator: so many seeds of small wild ones, then the table of models (`just sim 1000 --nodes 10,100`).
+sim SEEDS="20000" *ARGS:
+    cargo run --release --package dagmesh-sim -- sweep --seeds {{SEEDS}}
+    cargo run --release --package dagmesh-sim -- table --csv target/sim.csv {{ARGS}}
+
 # Our daemon beside peers that others wrote; needs Go (go-libp2p, go-libipni, Kubo) and npm (js-libp2p).
 interop *ARGS:
     DAGMESH_INTEROP=1 cargo test --workspace --test interop {{ARGS}}

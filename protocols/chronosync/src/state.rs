@@ -119,7 +119,7 @@ impl State {
     }
 
     /// All heads, in the fixed order.
-    pub fn heads(&self) -> impl Iterator<Item = &GroupHead> {
+    pub fn heads(&self) -> impl ExactSizeIterator<Item = &GroupHead> {
         self.leaves.values().map(|leaf| &leaf.head)
     }
 

@@ -621,6 +621,16 @@ pub const MAX_SIM_EVENTS: usize = 262_144;
 pub const MAX_SIM_PARTITIONS: usize = 64;
 /// Kinds of messages that a simulation counts apart; those of further kinds are counted together.
 pub const MAX_SIM_KINDS: usize = 64;
+/// Nodes of a run of the simulator's program: the largest case that is measured.
+pub const MAX_SIM_RUN_NODES: usize = 1000;
+/// Neighbours on the overlay in such a run: four times those of a gossipsub mesh at most.
+pub const MAX_SIM_RUN_DEGREE: usize = 48;
+/// Publications of such a run: with 1,000 nodes, ten million deliveries.
+pub const MAX_SIM_RUN_PUBLICATIONS: usize = 10_000;
+/// Longest time, in seconds, until the last publication or fault of such a run.
+pub const MAX_SIM_RUN_SECS: u64 = 3600;
+/// Longest median latency of a link of such a run, in milliseconds: by way of the moon and back.
+pub const MAX_SIM_RUN_LATENCY_MS: u64 = 5000;
 /// Last events that a broken invariant is reported with.
 pub const SIM_TRACE_LINES: usize = 48;
 /// Points of one curve in a plot; of more, evenly spread ones are drawn.

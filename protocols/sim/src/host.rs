@@ -220,6 +220,8 @@ pub struct Boot<'a> {
     pub node: NodeId,
     /// How often it was started before.
     pub restarts: u32,
+    /// How often its disk was emptied.
+    pub wipes: u32,
     /// The instant.
     pub now: Instant,
     /// What the disk holds.

@@ -1,9 +1,9 @@
 //! Nodes come, go, crash and come back; the network is cut and healed.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use dagmesh_core::limits::{MAX_SIM_NODES, MAX_SIM_PARTITIONS, MAX_SIM_QUEUE};
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng, seq::IteratorRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
@@ -71,6 +71,7 @@ impl<H: Host> Simulation<H> {
         if self.lives(node).is_none() && self.boot(node) {
             self.look_around(node, Duration::ZERO);
             self.find_neighbours(node);
+            self.join_pieces();
         }
     }
 
@@ -99,6 +100,7 @@ impl<H: Host> Simulation<H> {
     pub fn wipe(&mut self, node: NodeId) {
         let Some(slot) = self.slot_mut(node).filter(|slot| slot.host.is_none()) else { return };
         slot.disk = Disk::default();
+        slot.wipes += 1;
         let record = self.record("is wiped", node);
         self.trace.add(record);
         self.events.values_mut().for_each(|spread| spread.unmark(node));
@@ -127,6 +129,9 @@ impl<H: Host> Simulation<H> {
     pub fn heal(&mut self, cut: CutId) {
         if self.cuts.remove(&cut.0).is_some() {
             self.rewire("is healed", cut.0);
+            // Who found nobody on its side of the cut.
+            (0..self.nodes.len() as u32).for_each(|node| self.find_if_lonely(NodeId(node)));
+            self.join_pieces();
         }
     }
 
@@ -179,6 +184,7 @@ impl<H: Host> Simulation<H> {
         self.nodes.push(Slot {
             host: None,
             life: 0,
+            wipes: 0,
             disk: Disk::default(),
             disk_model: self.config.disk,
             seen: Seen::default(),
@@ -193,12 +199,12 @@ impl<H: Host> Simulation<H> {
         let now = self.now();
         let record = self.record("starts", node);
         let Some(slot) = self.nodes.get_mut(node.0 as usize) else { return false };
-        let restarts = slot.life;
+        let (restarts, wipes) = (slot.life, slot.wipes);
         slot.life += 1;
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
         // The first few streams are the network's own.
         rng.set_stream((u64::from(node.0) + 1) << 32 | u64::from(restarts));
-        slot.host = Some((self.build)(Boot { node, restarts, now, disk: &slot.disk, seed: rng.random() }));
+        slot.host = Some((self.build)(Boot { node, restarts, wipes, now, disk: &slot.disk, seed: rng.random() }));
         self.trace.add(record.number(u64::from(restarts)));
         let out = self.outbox(node);
         self.settle(node, out);
@@ -268,12 +274,15 @@ impl<H: Host> Simulation<H> {
             self.overlay.unlink(a, b);
         }
         if is.is_none() {
-            for node in [a, b] {
-                let enough = (2 * self.config.degree).div_ceil(3);
-                if self.lives(NodeId(node)).is_some() && self.within_reach(node) < enough {
-                    self.find_neighbours(NodeId(node));
-                }
-            }
+            self.find_if_lonely(NodeId(a));
+            self.find_if_lonely(NodeId(b));
+        }
+    }
+
+    fn find_if_lonely(&mut self, node: NodeId) {
+        let enough = (2 * self.config.degree).div_ceil(3);
+        if self.lives(node).is_some() && self.within_reach(node.0) < enough {
+            self.find_neighbours(node);
         }
     }
 
@@ -284,6 +293,34 @@ impl<H: Host> Simulation<H> {
         };
         let record = self.record(what, node).from(peer);
         self.deliver(node, record, delivery);
+    }
+
+    /// Links pieces of the overlay that could reach one another and are neighbours no more, as nodes find who they knew
+    /// through their peer stores and Kademlia.
+    fn join_pieces(&mut self) {
+        let all: Vec<_> = self.hosts().map(|(node, _)| node.0).collect();
+        let Some(first) = all.first().copied() else { return };
+        let mut rng = self.overlay_rng.clone();
+        let mut reached = self.piece(first);
+        for other in all {
+            if reached.contains(&other) || self.is_cut(first, other) {
+                continue;
+            }
+            let piece = self.piece(other);
+            let any = |piece: &BTreeSet<u32>, rng: &mut ChaCha8Rng| piece.iter().copied().choose(rng);
+            if let Some((a, b)) = any(&reached, &mut rng).zip(any(&piece, &mut rng)) {
+                self.overlay.link(a, b);
+                let wait = self.link(NodeId(a), NodeId(b)).draw(&mut rng);
+                self.push_after(wait, What::Connection { a, b });
+            }
+            reached.extend(piece);
+        }
+        self.overlay_rng = rng;
+    }
+
+    /// The nodes that this one reaches over the overlay as things stand.
+    fn piece(&self, from: u32) -> BTreeSet<u32> {
+        self.overlay.reached(from, |a, b| self.lives(NodeId(b)).is_some() && !self.is_cut(a, b))
     }
 
     /// Neighbours that run and are not cut off.

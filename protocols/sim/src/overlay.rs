@@ -76,6 +76,15 @@ impl Overlay {
         self.neighbours.get(node as usize).map_or(0, BTreeSet::len)
     }
 
+    /// The nodes that can be reached from this one over pairs that may be passed.
+    pub(crate) fn reached(&self, from: u32, passes: impl Fn(u32, u32) -> bool) -> BTreeSet<u32> {
+        let (mut reached, mut next) = (BTreeSet::from([from]), vec![from]);
+        while let Some(node) = next.pop() {
+            next.extend(self.neighbours(node).filter(|peer| passes(node, *peer) && reached.insert(*peer)));
+        }
+        reached
+    }
+
     /// The pairs that are neighbours.
     pub(crate) fn pairs(&self) -> Vec<(u32, u32)> {
         let nodes = (0_u32..).zip(&self.neighbours);
@@ -164,11 +173,7 @@ mod tests {
             assert!(degrees.iter().all(|degree| *degree <= wanted), "{degrees:?}");
             assert!(degrees.iter().sum::<usize>() * 100 >= wanted * nodes as usize * 98, "{nodes}, {degrees:?}");
             assert_eq!(overlay.pairs().len() * 2, degrees.iter().sum());
-            let (mut reached, mut next) = (BTreeSet::from([0]), vec![0]);
-            while let Some(node) = next.pop() {
-                next.extend(overlay.neighbours(node).filter(|peer| reached.insert(*peer)));
-            }
-            assert_eq!(reached.len(), nodes as usize);
+            assert_eq!(overlay.reached(0, |_, _| true).len(), nodes as usize);
         }
     }
 

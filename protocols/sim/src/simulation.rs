@@ -100,6 +100,8 @@ pub(crate) struct Slot<H> {
     pub(crate) host: Option<H>,
     /// How often it was started; tells what was meant for an earlier life.
     pub(crate) life: u32,
+    /// How often its disk was emptied.
+    pub(crate) wipes: u32,
     pub(crate) disk: Disk,
     pub(crate) disk_model: DiskModel,
     pub(crate) seen: Seen,

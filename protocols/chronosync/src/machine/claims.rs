@@ -26,7 +26,7 @@ pub(super) struct Claim {
     pub(super) claimers: Vec<PeerId>,
     pub(super) tried: BTreeSet<PeerId>,
     pub(super) since: Instant,
-    /// `None` while a request for it runs.
+    /// When somebody is asked, or somebody else; `None` while requests for it run and there is nobody else.
     pub(super) due: Option<Instant>,
 }
 
@@ -45,7 +45,10 @@ impl Claims {
             if state.is_ahead_of(&claim.state) {
                 claim.state = state;
             }
-            claim.due = claim.due.map(|at| at.min(due));
+            // Who is asked gets the time that it was given.
+            if claim.tried.is_empty() {
+                claim.due = claim.due.map(|at| at.min(due));
+            }
             for claimer in claimers {
                 if claim.claimers.len() < MAX_CLAIMERS && !claim.claimers.contains(claimer) {
                     claim.claimers.push(*claimer);

@@ -25,6 +25,7 @@ mod heartbeat;
 mod members;
 mod peers;
 mod produce;
+mod queues;
 mod recover;
 mod serve;
 #[cfg(test)]

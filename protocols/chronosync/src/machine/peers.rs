@@ -117,7 +117,6 @@ impl Peers {
         Some(peer)
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.peers.len()
     }

@@ -30,6 +30,13 @@ pub(super) struct Producer {
     queue: VecDeque<Payload>,
 }
 
+impl Producer {
+    /// Publications that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+}
+
 impl Group {
     pub(super) fn add_producer(&mut self, now: Instant, key: Keypair, session: Option<u64>) {
         let id = key.public().to_peer_id();

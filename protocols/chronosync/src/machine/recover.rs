@@ -21,6 +21,9 @@ use crate::{
 
 /// Neighbours that are asked where none who claimed a digest answers.
 const NEIGHBOURS: usize = 2;
+/// How long one who is asked has for each page before another is asked too: three long round trips. Who does not answer
+/// must not keep us until its request is given up, and who is only slow costs a page more.
+const HEDGE: Duration = Duration::from_secs(1);
 /// Shortest time between two calls to the whole group, unless the next is for a further page.
 const WIDE_PAUSE: Duration = Duration::from_secs(10);
 /// How long the group may take to answer one.
@@ -125,6 +128,11 @@ impl Group {
             }
             match askable.first() {
                 Some(peer) => self.ask(now, root, *peer),
+                None if self.recoveries().any(|running| running.claim == root) => {
+                    if let Some(claim) = self.claims.get_mut(&root) {
+                        claim.due = None;
+                    }
+                }
                 None => {
                     self.claims.remove(&root);
                     if !claim.tried.is_empty() {
@@ -138,7 +146,7 @@ impl Group {
     fn ask(&mut self, now: Instant, claim: Digest, peer: PeerId) {
         if let Some(claim) = self.claims.get_mut(&claim) {
             claim.tried.insert(peer);
-            claim.due = None;
+            claim.due = Some(now + HEDGE);
         }
         let state = self.state.summary();
         let from = Cursor { base: state.root, after: None };
@@ -245,6 +253,9 @@ impl Group {
         if recovery.pages < MAX_GROUP_RECOVERY_PAGES && (page.next.is_some() || tells) {
             recovery.from.after = Some(page.next.unwrap_or(end));
             recovery.deadline = now + self.config.request_timeout;
+            if let Some(claim) = self.claims.get_mut(&recovery.claim) {
+                claim.due = claim.due.map(|_| now + HEDGE);
+            }
             let (from, state) = (recovery.from, self.state.summary());
             let request = Request::Recover { from, state, heads: lacking, members };
             self.request(recovery.peer, &request, Call::Recover(recovery));

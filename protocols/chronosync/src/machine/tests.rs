@@ -371,6 +371,30 @@ fn who_claims_to_be_ahead_and_brings_nothing_is_left_alone_for_a_while() {
 }
 
 #[test]
+fn who_does_not_answer_keeps_nobody_waiting_and_another_is_asked_too() {
+    let mut bench = Bench::new();
+    let state = Summary { members: 0, root: [1; 32], leaves: 1, sum: 9 };
+    let hello = |n| {
+        let bytes = Request::Hello(state).encode().expect("encodes");
+        Input::Request { token: 1, peer: peer(n), bytes }
+    };
+    let whom = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| if let Effect::Request { peer, .. } = effect { Some(*peer) } else { None })
+    };
+    assert_eq!(whom(&bench.tell(hello(1))), Some(peer(1)));
+    assert_eq!(whom(&bench.tell(hello(2))), None, "the first one has its time");
+    let mut wait = |time: Duration| {
+        bench.now += time;
+        bench.group.handle_timeout(bench.now);
+        whom(&std::iter::from_fn(|| bench.group.poll_effect()).collect::<Vec<_>>())
+    };
+    assert_eq!(wait(Duration::from_millis(900)), None);
+    assert_eq!(wait(Duration::from_millis(100)), Some(peer(2)));
+    assert_eq!(wait(Duration::from_millis(2500)), None, "there is nobody else, and both may answer yet");
+    assert_eq!((bench.group.calls.len(), bench.group.claims.len()), (2, 1));
+}
+
+#[test]
 fn pages_that_lead_back_or_never_end_are_given_up() {
     let claim = Summary { members: 0, root: [1; 32], leaves: 1, sum: 9 };
     let hello = Input::Request { token: 1, peer: peer(1), bytes: Request::Hello(claim).encode().expect("encodes") };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dagmesh_sim::{Churn, DiskModel, Latency, Link, NodeId, Simulation, Way};
+use dagmesh_simnet::{Churn, Config, DiskModel, Latency, Link, NodeId, Simulation, Way};
 
 use crate::toy::*;
 
@@ -148,7 +148,7 @@ fn a_crash_keeps_the_disk_and_a_wipe_does_not() {
     assert!(network.neighbours(FIRST).count() > 0, "it found neighbours again");
     network.tell(FIRST, Input::Count);
     network.run_to(secs(20)).expect("no invariant");
-    assert_eq!(network.spread(&(0, 4)).map(dagmesh_sim::Spread::count), Some(5), "and is heard");
+    assert_eq!(network.spread(&(0, 4)).map(dagmesh_simnet::Spread::count), Some(5), "and is heard");
     network.crash(FIRST);
     network.wipe(FIRST);
     network.start(FIRST);
@@ -191,7 +191,7 @@ fn a_disk_that_fails_tells_the_machine_and_holds_nothing_of_it() {
     network.set_disk(FIRST, sound);
     network.tell(FIRST, Input::Count);
     network.run_to(secs(2)).expect("no invariant");
-    assert_eq!(network.spread(&(0, 1)).map(dagmesh_sim::Spread::count), Some(2));
+    assert_eq!(network.spread(&(0, 1)).map(dagmesh_simnet::Spread::count), Some(2));
     assert_eq!(network.disk(FIRST).expect("a node").iter().count(), 1);
 }
 
@@ -226,4 +226,21 @@ fn nodes_that_come_and_go_keep_their_neighbours_and_learn_all() {
     }
     let known = known(&network);
     assert!(known[0].len() > 40 && known.iter().all(|other| *other == known[0]));
+}
+
+#[test]
+fn halves_that_forgot_each_other_in_a_cut_find_each_other_when_it_heals() {
+    for seed in 0..20 {
+        let mut network = quiet(Config { degree: 2, ..config(seed) }, 8);
+        network.cut_during(secs(5)..secs(60), vec![(0..4).map(NodeId).collect()]);
+        // Every node that is started again has neighbours of its own half alone.
+        for n in 0..8 {
+            network.at(secs(10 + 5 * n), move |network| network.stop(NodeId(n as u32)));
+            network.at(secs(12 + 5 * n), move |network| network.start(NodeId(n as u32)));
+        }
+        network.run_to(secs(70)).expect("no invariant");
+        network.tell(FIRST, Input::Count);
+        network.run_to(secs(80)).expect("no invariant");
+        assert_eq!(network.spread(&(0, 1)).map(dagmesh_simnet::Spread::count), Some(8), "seed {seed}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dagmesh_sim::{Config, Delivery, Host, Latency, Link, NodeId, Outbox, Packet, Simulation, Topic, Verdict, Way};
+use dagmesh_simnet::{Config, Delivery, Host, Latency, Link, NodeId, Outbox, Packet, Simulation, Topic, Verdict, Way};
 
 use crate::toy::*;
 

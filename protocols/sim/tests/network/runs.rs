@@ -6,7 +6,7 @@ use dagmesh_core::limits::{
     MAX_SIM_CALLS, MAX_SIM_EFFECTS, MAX_SIM_EVENTS, MAX_SIM_NODES, MAX_SIM_PACKET_BYTES, MAX_SIM_PARTITIONS,
     SIM_TRACE_LINES,
 };
-use dagmesh_sim::{Churn, Delivery, Host, Latency, Link, NodeId, Outbox, Packet, Simulation, TraceHash, plot};
+use dagmesh_simnet::{Churn, Delivery, Host, Latency, Link, NodeId, Outbox, Packet, Simulation, TraceHash, plot};
 
 use crate::toy::*;
 
@@ -218,7 +218,7 @@ fn one_question_too_many_fails_at_once() {
     let ask = |_: u32, out: &mut Outbox<u32>| {
         (0..1024).for_each(|n: u64| out.request(SECOND, n, Packet::new("ask", Vec::new()), secs(60)));
     };
-    let make = move |_: dagmesh_sim::Boot<'_>| Loud { machine: Echo::default(), round: 0, action: ask };
+    let make = move |_: dagmesh_simnet::Boot<'_>| Loud { machine: Echo::default(), round: 0, action: ask };
     let mut network = Simulation::new(config(1), 2, make);
     for _ in 0..MAX_SIM_CALLS / 1024 {
         network.tell(FIRST, ());

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use dagmesh_core::Machine;
-use dagmesh_sim::{
+use dagmesh_simnet::{
     Boot, CallId, Config, Delivery, Durability, Host, Input as InputOf, Latency, Link, NodeId, Outbox, Packet,
     Simulation, Topic,
 };
@@ -226,7 +226,7 @@ pub(crate) fn secs(secs: u64) -> Duration {
 
 /// Whether every node that runs was told all that was published.
 pub(crate) fn all_know(network: &Simulation<Toy>) -> bool {
-    let running = |spread: &dagmesh_sim::Spread| network.hosts().all(|(node, _)| spread.reached(node));
+    let running = |spread: &dagmesh_simnet::Spread| network.hosts().all(|(node, _)| spread.reached(node));
     network.events().all(|(_, spread)| running(spread))
 }
 

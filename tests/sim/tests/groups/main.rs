@@ -1,0 +1,5 @@
+//! Groups on the simulated network.
+
+mod compared;
+mod costs;
+mod seeds;
