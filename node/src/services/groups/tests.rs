@@ -160,7 +160,7 @@ async fn what_members_publish_reaches_the_others_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bursts_at_the_same_time_converge_and_each_is_told_once() {
-    const EACH: usize = 100;
+    const EACH: usize = 50;
     let homes = [home(), home(), home()];
     let (a, b, c) = (start(homes[0].path()).await, start(homes[1].path()).await, start(homes[2].path()).await);
     join(&a, None).await;
@@ -381,7 +381,7 @@ async fn numbers_that_a_chain_does_not_hold_are_one_gap_and_hold_up_nobody() {
     // A thousand publications are claimed, and two of them exist: one beside the head, one at another member.
     let one = entry(None, "one");
     let two = entry(Some(*one.cid()), "two");
-    a.blockstore().put_many(&[one.clone()]).expect("puts");
+    a.blockstore().put_many(std::slice::from_ref(&one)).expect("puts");
     liar.claim(1000, Entry::payload(&two).expect("an entry")).await;
     assert_eq!(event(&mut events, "gap", gap).await, (1, 998));
     for (seq, text) in [(999, "one"), (1000, "two")] {
