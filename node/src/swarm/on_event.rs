@@ -5,7 +5,7 @@ use dagmesh_core::limits;
 use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{self, GetProvidersOk, InboundRequest, QueryId, QueryResult};
-use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::swarm::{ConnectionError, ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, autonat, identify, mdns, relay, upnp};
 
 use super::address;
@@ -27,6 +27,11 @@ impl Worker {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 self.metrics.connections_closed.add();
+                // The younger ones may be those of a peer that was restarted: gossipsub tells our topics on the first
+                // connection alone, and that was one of its former life. So they begin anew, with a first one.
+                if matches!(cause, Some(ConnectionError::IO(_))) && self.peers.is_oldest(&peer_id, connection_id) {
+                    let _already_gone = self.swarm.disconnect_peer_id(peer_id);
+                }
                 if self.peers.closed(&peer_id, connection_id) {
                     self.metrics.peers.store(self.peers.count(), Ordering::Relaxed);
                     let reason = cause.map(|cause| chain(&cause));

@@ -259,6 +259,33 @@ async fn a_topic_holds_so_many_messages_and_bytes_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_peer_that_comes_back_before_its_old_connection_has_ended_is_told_our_topics() {
+    let key = Keypair::generate_ed25519();
+    let start_again = async || {
+        let running = start(SwarmConfig::for_profile(Profile::Test), key.clone(), Box::new(AcceptAll)).await.unwrap();
+        let events = running.handle.events();
+        let node = Node { handle: running.handle, gossip: running.gossip, events };
+        node.handle.subscribe(TOPIC).await.unwrap();
+        node
+    };
+    let (before, b) = (start_again().await, Node::start().await);
+    b.handle.subscribe(TOPIC).await.unwrap();
+    before.handle.connect(b.tcp().await).await.unwrap();
+    b.sees_subscriber(before.peer(), TOPIC).await;
+    let after = start_again().await;
+    after.handle.connect(b.tcp().await).await.unwrap();
+    b.sees("both connections", after.peer(), |it| it.connections == 2).await;
+    before.handle.shutdown().await.unwrap();
+    until("topic", async || {
+        // It is connected with still, or again.
+        let _closing = after.handle.connect(b.tcp().await).await;
+        let peers = after.handle.peers().await.unwrap();
+        peers.iter().any(|it| it.peer == b.peer() && it.topics.iter().any(|name| name == TOPIC)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_full_queue_ignores_messages_and_counts_them() {
     let (a, mut b) = subscribed_pair().await;
     for i in 0..limits::GOSSIP_QUEUE as u32 + 1 {

@@ -63,6 +63,8 @@ pub(super) struct Member {
     pub(super) known: Mutex<Vec<GroupPeer>>,
     pub(super) machine: Driven<Machine>,
     pub(super) backlog: Backlog,
+    /// Held by the thread that writes.
+    pub(super) writing: Mutex<()>,
     pub(super) tracker: Mutex<Tracker>,
     /// There may be something to fetch.
     pub(super) wanted: Notify,
@@ -111,10 +113,10 @@ impl Member {
     ) -> Result<Arc<Self>, NodeError> {
         let context = Context { stop: context.stop.child_token(), ..context.clone() };
         let id = *group.as_bytes();
-        let (heads, progress, ends) = context
+        let (heads, progress, waiting, ends) = context
             .blocking(move |store| {
                 let ends = Ends { log: store.group_log_end(&id)?, gaps: store.group_gaps_end(&id)? };
-                Ok((store.group_heads(&id)?, store.group_progress(&id)?, ends))
+                Ok((store.group_heads(&id)?, store.group_progress(&id)?, store.group_waiting(&id)?, ends))
             })
             .await?;
         let mut restored = Vec::with_capacity(heads.len());
@@ -126,6 +128,7 @@ impl Member {
         }
         let own = context.key.public().to_peer_id();
         let progress: BTreeMap<_, _> = progress.into_iter().collect();
+        let waiting: BTreeSet<_> = waiting.into_iter().collect();
         let ours = restored.iter().filter(|head| head.producer() == own);
         let last = ours.max_by_key(|head| head.session()).and_then(|head| head.content().copied());
 
@@ -148,6 +151,7 @@ impl Member {
                 let progress = progress.get(&(key.name, key.session)).copied().unwrap_or_default();
                 let mut leaf = Leaf::new(head.producer(), progress);
                 leaf.aim(head, true);
+                leaf.waiting = waiting.contains(&(key.name, key.session));
                 tracker.leaves.insert(key, leaf);
             }
         });
@@ -162,6 +166,7 @@ impl Member {
             known: Mutex::new(record.peers),
             machine,
             backlog: Backlog::new(),
+            writing: Mutex::default(),
             tracker: Mutex::new(tracker),
             wanted: Notify::new(),
             seek: Notify::new(),

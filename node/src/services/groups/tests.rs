@@ -160,7 +160,7 @@ async fn what_members_publish_reaches_the_others_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bursts_at_the_same_time_converge_and_each_is_told_once() {
-    const EACH: usize = 100;
+    const EACH: usize = 50;
     let homes = [home(), home(), home()];
     let (a, b, c) = (start(homes[0].path()).await, start(homes[1].path()).await, start(homes[2].path()).await);
     join(&a, None).await;

@@ -48,8 +48,10 @@ struct Draft<'a> {
     blocks: Vec<Block>,
     rows: Vec<(u64, GroupLogRow)>,
     gaps: Vec<(u64, GroupGap)>,
-    /// Contents that are to become whole, or never will; `None` where they are.
-    contents: Vec<(u64, Option<GroupContent>)>,
+    /// Contents that are to become whole.
+    contents: Vec<(u64, LeafKey, GroupContent)>,
+    /// Contents that are whole, or, with a reason, never will be.
+    ended: Vec<(u64, LeafKey, Option<String>)>,
     now_ms: u64,
 }
 
@@ -58,7 +60,15 @@ pub(super) async fn run(member: Arc<Member>, mut ends: Ends) {
     loop {
         for works in split(member.backlog.take().await) {
             let this = Arc::clone(&member);
-            let written = member.context.blocking(move |store| Ok((write(&this, store, ends, &works), works)));
+            let written = member.context.blocking(move |store| {
+                let _until_it_is_written = this.writing.lock();
+                // Left meanwhile: nothing may be written after what was has been removed.
+                let written = match this.context.stop.is_cancelled() {
+                    true => Err(NodeError::stopping()),
+                    false => write(&this, store, ends, &works),
+                };
+                Ok((written, works))
+            });
             match written.await {
                 Ok((Ok((next, changed)), works)) => {
                     ends = next;
@@ -112,6 +122,7 @@ fn write(
         rows: Vec::new(),
         gaps: Vec::new(),
         contents: Vec::new(),
+        ended: Vec::new(),
         now_ms: unix_ms(),
     };
     for work in works {
@@ -131,7 +142,7 @@ fn write(
                     draft.commit_parts(store)?;
                 }
             }
-            Work::Contents(key, contents) => draft.contents(key, contents)?,
+            Work::Contents(key, whole, broken) => draft.ended(key, whole, broken.as_ref())?,
         }
     }
     draft.commit(store)?;
@@ -209,8 +220,8 @@ impl Draft<'_> {
         leaf.tell(number, Some(entry));
         let producer = ByteBuf::from(leaf.producer.to_bytes());
         if let Some(content) = content {
-            let row = GroupContent { producer: producer.clone(), session: key.session, content, broken: None };
-            self.contents.push((index, Some(row)));
+            leaf.waiting = true;
+            self.contents.push((index, *key, GroupContent { producer: producer.clone(), content }));
         }
         let (session, received_ms) = (key.session, self.now_ms);
         let row = GroupLogRow { producer, session, sequence: number, entry, recovery, received_ms };
@@ -250,14 +261,19 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn contents(&mut self, key: &LeafKey, contents: &[(u64, GroupContent)]) -> Result<(), NodeError> {
-        for (index, row) in contents {
-            let whole = row.broken.is_none();
-            self.contents.push((*index, (!whole).then(|| row.clone())));
-            if let (true, Ok(producer)) = (whole, PeerId::from_bytes(&row.producer)) {
+    fn ended(
+        &mut self,
+        key: &LeafKey,
+        whole: &[(u64, GroupContent)],
+        broken: Option<&(u64, String)>,
+    ) -> Result<(), NodeError> {
+        for (index, row) in whole {
+            self.ended.push((*index, *key, None));
+            if let Ok(producer) = PeerId::from_bytes(&row.producer) {
                 self.leaf(key, producer)?.progress.base = Some(row.content);
             }
         }
+        self.ended.extend(broken.map(|(index, reason)| (*index, *key, Some(reason.clone()))));
         Ok(())
     }
 
@@ -279,7 +295,7 @@ impl Draft<'_> {
             upto.progress.told = last.sequence;
             upto.progress.entry = Some(last.entry);
             self.rows = part.to_vec();
-            self.contents = contents.iter().filter(|(index, _)| (from..=to).contains(&index)).cloned().collect();
+            self.contents = contents.iter().filter(|(index, ..)| (from..=to).contains(&index)).cloned().collect();
             self.leaves = BTreeMap::from([(key, upto)]);
             self.commit(store)?;
             (self.rows, self.contents, self.gaps) = Default::default();
@@ -311,11 +327,11 @@ impl Draft<'_> {
             for (number, gap) in &self.gaps {
                 batch.put_group_gap(group, *number, gap)?;
             }
-            for (index, content) in &self.contents {
-                match content {
-                    Some(content) => batch.put_group_content(group, *index, content)?,
-                    None => batch.remove_group_content(group, *index)?,
-                }
+            for (index, key, content) in &self.contents {
+                batch.put_group_content(group, &(key.name, key.session), *index, content)?;
+            }
+            for (index, key, broken) in &self.ended {
+                batch.end_group_content(group, &(key.name, key.session), *index, broken.as_deref())?;
             }
             Ok::<_, crate::store::Error>(())
         })?;
@@ -350,8 +366,8 @@ impl Member {
                     Work::Chain(chain) => {
                         tracker.leaves.get_mut(&chain.key).into_iter().for_each(|leaf| leaf.entries.done())
                     }
-                    Work::Contents(key, _) => {
-                        tracker.leaves.get_mut(key).into_iter().for_each(|leaf| leaf.contents.done())
+                    Work::Contents(key, ..) => {
+                        tracker.leaves.get_mut(key).into_iter().for_each(Leaf::contents_done);
                     }
                     _ => {}
                 }
@@ -415,8 +431,8 @@ impl Member {
                 Work::Chain(chain) => {
                     self.tracker.lock().leaves.get_mut(&chain.key).into_iter().for_each(|leaf| leaf.entries.failed(now))
                 }
-                Work::Contents(key, _) => {
-                    self.tracker.lock().leaves.get_mut(&key).into_iter().for_each(|leaf| leaf.contents.failed(now))
+                Work::Contents(key, ..) => {
+                    self.tracker.lock().leaves.get_mut(&key).into_iter().for_each(|leaf| leaf.contents_failed(now))
                 }
                 Work::Store(_) | Work::Members(_) => {}
             }

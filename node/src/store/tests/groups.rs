@@ -31,7 +31,7 @@ fn fill(store: &Store, group: &GroupKey) -> [Block; 2] {
             received_ms: 5,
         };
         batch.put_group_log(group, 0, &row)?;
-        batch.put_group_content(group, 0, &GroupContent { producer, session: 9, content: newest, broken: None })
+        batch.put_group_content(group, &LEAF, 0, &GroupContent { producer, content: newest })
     });
     written.expect("writes");
     blocks
@@ -55,8 +55,25 @@ fn a_membership_outlives_the_process_and_keeps_what_it_refers_to() {
     assert!(store.group_log(&GROUP, 1, 9).expect("reads").is_empty());
     let report = store.gc(&[], false).expect("collects");
     assert_eq!((report.removed, report.kept), (1, 2));
-    store.transaction(|batch| batch.remove_group_content(&GROUP, 0)).expect("writes");
-    assert_eq!(store.group_content(&GROUP, 0).expect("reads"), None);
+    let waits = |leaf, index| store.group_content_waits(&GROUP, leaf, index).expect("reads");
+    let content = GroupContent { producer: ByteBuf::from(b"peer"), content: *block("newest").cid() };
+    let later = (LEAF.0, LEAF.1 + 1);
+    let written = store.transaction(|batch| {
+        batch.put_group_content(&GROUP, &LEAF, 5, &content)?;
+        batch.put_group_content(&GROUP, &later, 6, &content)
+    });
+    written.expect("writes");
+    assert_eq!(store.group_waiting(&GROUP).expect("reads"), [LEAF, later]);
+    let indexes =
+        |leaf| store.group_contents(&GROUP, leaf, 9).expect("reads").iter().map(|row| row.0).collect::<Vec<_>>();
+    assert_eq!((indexes(&LEAF), indexes(&later)), (vec![0, 5], vec![6]));
+    let written = store.transaction(|batch| {
+        batch.end_group_content(&GROUP, &LEAF, 0, None)?;
+        batch.end_group_content(&GROUP, &LEAF, 5, Some("it cannot be walked"))
+    });
+    written.expect("writes");
+    assert_eq!((waits(&LEAF, 0), waits(&LEAF, 5), waits(&later, 6)), (false, true, true));
+    assert_eq!(store.group_waiting(&GROUP).expect("reads"), [later]);
 }
 
 #[test]
