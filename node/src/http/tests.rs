@@ -248,7 +248,9 @@ async fn a_watch_of_a_group_tells_the_log_and_then_what_comes_each_with_its_time
     assert!(lines[2]["time"].as_u64() > Some(entry.time), "the time of the line");
     // What is written is what a client reads.
     let read = lines.iter().map(|line| serde_json::from_value::<GroupEvent>(line.clone()).expect("reads"));
-    assert_eq!(read.last(), Some(GroupEvent::MembersChanged { version: 2 }));
+    let read = read.collect::<Vec<_>>();
+    assert_eq!(read[0], GroupEvent::Entry(Box::new(entry.clone())));
+    assert_eq!(read[1..], [GroupEvent::Initialized, GroupEvent::MembersChanged { version: 2 }]);
 }
 
 #[tokio::test]
