@@ -33,6 +33,7 @@ use crate::{
         access::{Listener, Serving},
         events::Events,
         follower::Follower,
+        groups::Groups,
         healer,
         ipni::{Ingest, Ipni, Listening},
         outbox::{EntryHook, Outbox},
@@ -57,6 +58,7 @@ struct Inner {
     publisher: Publisher,
     follower: Follower,
     ipni: Ipni,
+    groups: Groups,
     config: Config,
     store_dir: PathBuf,
     started: Instant,
@@ -247,10 +249,11 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     let follower = Follower::start(&context, announcer, ipni.clone(), config.sync.max_syncs, segment).await?;
     let _ = listener.follower.set(follower.clone());
     ipni.start(follower.clone(), &ingest).await?;
+    let groups = Groups::start(&context).await?;
     context.outbox.start(&context);
     context.spawn(keep_peers(context.clone()));
     context.spawn(healer::run(context.clone()));
-    let inner = Inner { context, publisher, follower, ipni, config, store_dir, started: Instant::now() };
+    let inner = Inner { context, publisher, follower, ipni, groups, config, store_dir, started: Instant::now() };
     Ok(Node { inner: Arc::new(inner) })
 }
 

@@ -259,40 +259,40 @@ impl Api for Node {
         self.inner.ipni.announce_to(&request.to, request.cid, request.cbor).await
     }
 
-    async fn group_create(&self, _: GroupCreateRequest) -> Result<GroupInfo> {
-        Err(NodeError::other("groups are being built"))
+    async fn group_create(&self, request: GroupCreateRequest) -> Result<GroupInfo> {
+        self.inner.groups.create(request).await
     }
 
-    async fn group_join(&self, _: GroupJoinRequest) -> Result<GroupInfo> {
-        Err(NodeError::other("groups are being built"))
+    async fn group_join(&self, request: GroupJoinRequest) -> Result<GroupInfo> {
+        self.inner.groups.join(request).await
     }
 
-    async fn group_leave(&self, _: GroupRequest) -> Result<GroupInfo> {
-        Err(NodeError::other("groups are being built"))
+    async fn group_leave(&self, request: GroupRequest) -> Result<GroupInfo> {
+        self.inner.groups.leave(&request.name).await
     }
 
     async fn group_list(&self) -> Result<Vec<GroupInfo>> {
-        Err(NodeError::other("groups are being built"))
+        self.inner.groups.list().await
     }
 
-    async fn group_publish(&self, _: GroupPublishRequest, _: ProgressSink) -> Result<GroupPublished> {
-        Err(NodeError::other("groups are being built"))
+    async fn group_publish(&self, request: GroupPublishRequest, progress: ProgressSink) -> Result<GroupPublished> {
+        self.inner.groups.publish(request, progress).await
     }
 
-    async fn group_log(&self, _: GroupLogRequest) -> Result<Vec<GroupEntry>> {
-        Err(NodeError::other("groups are being built"))
+    async fn group_log(&self, request: GroupLogRequest) -> Result<Vec<GroupEntry>> {
+        self.inner.groups.log(request).await
     }
 
-    async fn group_members(&self, _: GroupMembersRequest) -> Result<GroupMembers> {
-        Err(NodeError::other("groups are being built"))
+    async fn group_members(&self, request: GroupMembersRequest) -> Result<GroupMembers> {
+        self.inner.groups.members(request).await
     }
 
-    async fn group_state(&self, _: GroupRequest) -> Result<GroupState> {
-        Err(NodeError::other("groups are being built"))
+    async fn group_state(&self, request: GroupRequest) -> Result<GroupState> {
+        self.inner.groups.state(&request.name)
     }
 
-    async fn group_watch(&self, _: GroupWatchRequest) -> Result<GroupEventStream> {
-        Err(NodeError::other("groups are being built"))
+    async fn group_watch(&self, request: GroupWatchRequest) -> Result<GroupEventStream> {
+        self.inner.groups.watch(request).await
     }
 
     async fn gc(&self, request: GcRequest, progress: ProgressSink) -> Result<GcReport> {

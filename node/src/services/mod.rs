@@ -7,6 +7,7 @@ pub(crate) mod driven;
 pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod follower;
+pub(crate) mod groups;
 pub(crate) mod healer;
 pub(crate) mod ipni;
 pub(crate) mod journal;

@@ -54,8 +54,12 @@ pub(crate) fn head_key(head: &Cid) -> Vec<u8> {
 /// The key under which whoever holds a feed is found though its head is not known.
 fn feed_key(publisher: &PeerId, feed: &FeedName) -> Option<Vec<u8>> {
     // The peer id says its own length, so that no two feeds make the same bytes.
-    let name = [b"dagmesh feed\0".as_slice(), &publisher.to_bytes(), feed.as_str().as_bytes()].concat();
-    HashCode::Sha2_256.digest(&name).map(|hash| hash.to_bytes())
+    label(b"dagmesh feed\0", &[&publisher.to_bytes(), feed.as_str().as_bytes()])
+}
+
+/// The key under which those are found who have to do with what `parts` name, under a label that says what that is.
+pub(crate) fn label(label: &[u8], parts: &[&[u8]]) -> Option<Vec<u8>> {
+    HashCode::Sha2_256.digest(&[label, &parts.concat()].concat()).map(|hash| hash.to_bytes())
 }
 
 /// The heads of a feed that others than its publisher know: those who provide it, and those we are connected with.

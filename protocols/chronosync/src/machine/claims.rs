@@ -91,6 +91,13 @@ impl Claims {
         self.claims.values().filter_map(|claim| claim.due).min()
     }
 
+    /// Who claims a state that is ahead of this one, each once.
+    pub(super) fn ahead_of(&self, ours: &Summary) -> Vec<PeerId> {
+        let ahead = self.claims.values().filter(|claim| claim.state.is_ahead_of(ours));
+        let peers: BTreeSet<PeerId> = ahead.filter_map(|claim| claim.claimers.first()).copied().collect();
+        peers.into_iter().collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.claims.len()
     }

@@ -122,6 +122,11 @@ impl Group {
         self.peers.joined()
     }
 
+    /// The peers who say to know more than we do, as far as that is not settled.
+    pub fn ahead(&self) -> Vec<PeerId> {
+        self.claims.ahead_of(&self.state.summary())
+    }
+
     /// Whether the state is that of the others, as far as is known.
     pub fn is_initialized(&self) -> bool {
         self.alone_at.is_none()

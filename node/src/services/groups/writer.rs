@@ -1,0 +1,396 @@
+//! Writes what the machine wants kept, and the log with it: one transaction after another, each for all that waits.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use cid::Cid;
+use dagmesh_chronosync::{Body, Entry, Event, GroupHead, Input, LeafKey};
+use dagmesh_dag::Block;
+use libp2p::PeerId;
+use serde_bytes::ByteBuf;
+
+use super::{
+    backlog::{Chain, Link, Work},
+    member::Member,
+    tracker::Leaf,
+};
+use crate::{
+    error::NodeError,
+    services::unix_ms,
+    store::{GroupContent, GroupGap, GroupLogRow, GroupProgress, Store},
+    types::GroupEvent,
+};
+
+/// Log rows of one transaction: a long chain is told in several.
+const MAX_ROWS: usize = 4096;
+
+/// Where the log and the gaps end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) log: u64,
+    pub(super) gaps: u64,
+}
+
+/// What one transaction holds.
+struct Draft<'a> {
+    member: &'a Member,
+    ends: Ends,
+    /// Leaves as they are once it is written.
+    leaves: BTreeMap<LeafKey, Leaf>,
+    heads: BTreeMap<LeafKey, GroupHead>,
+    session: Option<u64>,
+    blocks: Vec<Block>,
+    rows: Vec<(u64, GroupLogRow)>,
+    gaps: Vec<(u64, GroupGap)>,
+    /// Contents that are to become whole, or never will; `None` where they are.
+    contents: Vec<(u64, Option<GroupContent>)>,
+    now_ms: u64,
+}
+
+/// Writes for as long as the group is taken part in.
+pub(super) async fn run(member: Arc<Member>, mut ends: Ends) {
+    loop {
+        for works in split(member.backlog.take().await) {
+            let this = Arc::clone(&member);
+            let written = member.context.blocking(move |store| Ok((write(&this, store, ends, &works), works)));
+            match written.await {
+                Ok((Ok((next, changed)), works)) => {
+                    ends = next;
+                    member.wrote(changed, works, ends);
+                }
+                // The store says itself whether it takes more.
+                Ok((Err(error), works)) => {
+                    tracing::error!(group = member.name, %error, "what a group has to keep was not written");
+                    member.write_failed(works);
+                }
+                Err(error) => return tracing::error!(group = member.name, %error, "a group keeps nothing any more"),
+            }
+        }
+    }
+}
+
+/// A long chain is a transaction of its own.
+fn split(works: Vec<Work>) -> Vec<Vec<Work>> {
+    let mut parts: Vec<Vec<Work>> = vec![Vec::new()];
+    for work in works {
+        let long = matches!(&work, Work::Chain(chain) if chain.entries.len() > MAX_ROWS / 8);
+        if long {
+            parts.push(Vec::new());
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(work);
+        }
+        if long {
+            parts.push(Vec::new());
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+fn write(
+    member: &Member,
+    store: &Store,
+    ends: Ends,
+    works: &[Work],
+) -> Result<(Ends, BTreeMap<LeafKey, Leaf>), NodeError> {
+    let mut draft = Draft {
+        member,
+        ends,
+        leaves: BTreeMap::new(),
+        heads: BTreeMap::new(),
+        session: None,
+        blocks: Vec::new(),
+        rows: Vec::new(),
+        gaps: Vec::new(),
+        contents: Vec::new(),
+        now_ms: unix_ms(),
+    };
+    for work in works {
+        match work {
+            Work::Session(_, session) => draft.session = Some(*session),
+            Work::Head(_, head) => draft.own(head),
+            Work::Store(heads) => draft.heads.extend(heads.iter().map(|head| (head.key(), head.clone()))),
+            Work::Event(Event::New { head, is_recovery, .. }) => draft.news(head, *is_recovery),
+            // Told when it was written, unless its entry was not the next.
+            Work::Event(Event::Published(head)) => draft.news(head, false),
+            Work::Event(_) => {}
+            Work::Chain(chain) => {
+                draft.chain(chain);
+                // What a kill costs of a long chain is one part of it.
+                if draft.rows.len() > MAX_ROWS {
+                    draft.commit_parts(store)?;
+                }
+            }
+            Work::Contents(key, contents) => draft.contents(key, contents),
+        }
+    }
+    draft.commit(store)?;
+    Ok((draft.ends, draft.leaves))
+}
+
+impl Draft<'_> {
+    fn leaf(&mut self, key: &LeafKey, producer: impl FnOnce() -> PeerId) -> &mut Leaf {
+        let known = || self.member.tracker.lock().leaves.get(key).cloned();
+        let leaf = || known().unwrap_or_else(|| Leaf::new(producer(), GroupProgress::default()));
+        self.leaves.entry(*key).or_insert_with(leaf)
+    }
+
+    /// A head of ours: its entry is at hand, and its content is ours.
+    fn own(&mut self, head: &GroupHead) {
+        self.heads.insert(head.key(), head.clone());
+        let own = self.member.own_block.lock().clone();
+        let block = own.filter(|block| Some(block.cid()) == head.content());
+        let Some((block, entry)) = block.and_then(|block| Some((block.clone(), Entry::from_block(&block).ok()?)))
+        else {
+            return;
+        };
+        self.blocks.push(block);
+        let leaf = self.leaf(&head.key(), || head.producer());
+        leaf.aim(head, false);
+        if head.sequence() == leaf.progress.told + 1 && follows(&entry, leaf) {
+            let link = link(head, &entry);
+            leaf.progress.base = link.content.or(leaf.progress.base);
+            self.tell(&head.key(), head.sequence(), Link { content: None, ..link });
+        }
+    }
+
+    /// A head of others. Where its entry is in it and is the next one, it is told at once.
+    fn news(&mut self, head: &GroupHead, recovery: bool) {
+        let leaf = self.leaf(&head.key(), || head.producer());
+        if head.sequence() <= leaf.progress.told {
+            return;
+        }
+        leaf.aim(head, recovery);
+        match Entry::of_head(head) {
+            Ok(Some((block, entry))) => {
+                let next = head.sequence() == leaf.progress.told + 1 && follows(&entry, leaf);
+                self.blocks.push(block);
+                if next {
+                    self.tell(&head.key(), head.sequence(), link(head, &entry));
+                }
+            }
+            // Its entry is fetched.
+            Ok(None) if head.content().is_some() => {}
+            Ok(None) => self.lost(&head.key(), head.sequence(), None, "its head names no entry".to_owned()),
+            Err(error) => self.lost(&head.key(), head.sequence(), head.content().copied(), error.to_string()),
+        }
+    }
+
+    fn tell(&mut self, key: &LeafKey, number: u64, link: Link) {
+        let Link { entry, content } = link;
+        let index = self.ends.log;
+        self.ends.log += 1;
+        let Some(leaf) = self.leaves.get_mut(key) else { return };
+        let recovery = leaf.is_recovery();
+        leaf.tell(number, Some(entry));
+        let producer = ByteBuf::from(leaf.producer.to_bytes());
+        if let Some(content) = content {
+            let row = GroupContent { producer: producer.clone(), session: key.session, content, broken: None };
+            self.contents.push((index, Some(row)));
+        }
+        let (session, received_ms) = (key.session, self.now_ms);
+        let row = GroupLogRow { producer, session, sequence: number, entry, recovery, received_ms };
+        self.rows.push((index, row));
+    }
+
+    /// The numbers from the next one up to `last` cannot be had.
+    fn lost(&mut self, key: &LeafKey, last: u64, entry: Option<Cid>, reason: String) {
+        let at = self.ends.log;
+        let Some(leaf) = self.leaves.get_mut(key) else { return };
+        let first = leaf.progress.told + 1;
+        tracing::info!(producer = %leaf.producer, session = key.session, first, last, reason, "publications of a group cannot be had");
+        leaf.tell(last, entry);
+        let producer = ByteBuf::from(leaf.producer.to_bytes());
+        self.gaps.push((self.ends.gaps, GroupGap { producer, session: key.session, first, last, reason, at }));
+        self.ends.gaps += 1;
+    }
+
+    fn chain(&mut self, chain: &Chain) {
+        let Chain { key, head: (number, entry), after, entries, reason } = chain;
+        let producer = self.member.tracker.lock().leaves.get(key).map(|leaf| leaf.producer);
+        let Some(producer) = producer else { return };
+        let told = self.leaf(key, || producer).progress.told;
+        // Told meanwhile, or said to be lost: what is behind it is looked for anew.
+        if told != *after || told >= *number {
+            return;
+        }
+        let first = number + 1 - (entries.len() as u64).min(*number);
+        if first > told + 1 {
+            let reason = reason.clone().unwrap_or_else(|| "its producer has left these numbers out".to_owned());
+            // The chain goes on below the first entry that is there.
+            self.lost(key, first - 1, Some(*entry), reason);
+        }
+        for (link, number) in entries.iter().zip(first..) {
+            self.tell(key, number, *link);
+        }
+    }
+
+    fn contents(&mut self, key: &LeafKey, contents: &[(u64, GroupContent)]) {
+        for (index, row) in contents {
+            let whole = row.broken.is_none();
+            self.contents.push((*index, (!whole).then(|| row.clone())));
+            if let (true, Ok(producer)) = (whole, PeerId::from_bytes(&row.producer)) {
+                self.leaf(key, || producer).progress.base = Some(row.content);
+            }
+        }
+    }
+
+    /// Writes a long chain in parts, each whole in itself.
+    fn commit_parts(&mut self, store: &Store) -> Result<(), NodeError> {
+        let rows = std::mem::take(&mut self.rows);
+        let contents = std::mem::take(&mut self.contents);
+        let (leaves, gaps) = (std::mem::take(&mut self.leaves), std::mem::take(&mut self.gaps));
+        let [(key, leaf)] = leaves.iter().collect::<Vec<_>>()[..] else {
+            // Several leaves in it: then it is not that long.
+            (self.rows, self.contents, self.leaves, self.gaps) = (rows, contents, leaves, gaps);
+            return Ok(());
+        };
+        let (key, leaf) = (*key, leaf.clone());
+        self.gaps = gaps;
+        for part in rows.chunks(MAX_ROWS) {
+            let (Some((from, _)), Some((to, last))) = (part.first(), part.last()) else { continue };
+            let mut upto = leaf.clone();
+            upto.progress.told = last.sequence;
+            upto.progress.entry = Some(last.entry);
+            self.rows = part.to_vec();
+            self.contents = contents.iter().filter(|(index, _)| (from..=to).contains(&index)).cloned().collect();
+            self.leaves = BTreeMap::from([(key, upto)]);
+            self.commit(store)?;
+            (self.rows, self.contents, self.gaps) = Default::default();
+        }
+        self.leaves = BTreeMap::from([(key, leaf)]);
+        Ok(())
+    }
+
+    fn commit(&self, store: &Store) -> Result<(), NodeError> {
+        let group = self.member.group.as_bytes();
+        store.transaction(|batch| {
+            if let Some(session) = self.session
+                && let Some(mut record) = batch.group(group)?
+            {
+                record.session = Some(session);
+                batch.set_group(group, &record)?;
+            }
+            batch.put_blocks(&self.blocks)?;
+            for (key, head) in &self.heads {
+                batch.set_group_head(group, &(key.name, key.session), head.encode(), head.content().copied())?;
+            }
+            for (key, leaf) in &self.leaves {
+                batch.set_group_progress(group, &(key.name, key.session), &leaf.progress)?;
+            }
+            for (index, row) in &self.rows {
+                batch.put_group_log(group, *index, row)?;
+            }
+            for (number, gap) in &self.gaps {
+                batch.put_group_gap(group, *number, gap)?;
+            }
+            for (index, content) in &self.contents {
+                match content {
+                    Some(content) => batch.put_group_content(group, *index, content)?,
+                    None => batch.remove_group_content(group, *index)?,
+                }
+            }
+            Ok::<_, crate::store::Error>(())
+        })?;
+        Ok(())
+    }
+}
+
+/// Whether an entry links to the last one that was told of its session; before the first one anything may stand.
+fn follows(entry: &Entry, leaf: &Leaf) -> bool {
+    leaf.progress.told == 0 || entry.previous == leaf.progress.entry
+}
+
+fn link(head: &GroupHead, entry: &Entry) -> Link {
+    let content = match &entry.body {
+        Body::Text(_) => None,
+        Body::Content(content) => Some(*content),
+    };
+    Link { entry: head.content().copied().unwrap_or_default(), content }
+}
+
+impl Member {
+    /// All of this is durable: the machine, the user and whoever fetches are told.
+    fn wrote(&self, changed: BTreeMap<LeafKey, Leaf>, works: Vec<Work>, ends: Ends) {
+        {
+            let mut tracker = self.tracker.lock();
+            changed.into_iter().for_each(|(key, leaf)| tracker.wrote(key, leaf));
+            for work in &works {
+                match work {
+                    Work::Chain(chain) => {
+                        tracker.leaves.get_mut(&chain.key).into_iter().for_each(|leaf| leaf.entries.done())
+                    }
+                    Work::Contents(key, _) => {
+                        tracker.leaves.get_mut(key).into_iter().for_each(|leaf| leaf.contents.done())
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.entries.store(ends.log, Ordering::Relaxed);
+        self.changes.send_modify(|count| *count += 1);
+        for work in works {
+            match work {
+                Work::Session(id, _) | Work::Head(id, _) => self.machine.input(Input::Persisted(id)),
+                Work::Event(event) => self.happened(event),
+                Work::Store(_) | Work::Chain(_) | Work::Contents(..) => {}
+            }
+        }
+        self.wanted.notify_one();
+    }
+
+    fn happened(&self, event: Event) {
+        let own = self.producer();
+        match event {
+            Event::New { .. } => {}
+            Event::Published(head) if head.producer() == own => self.acknowledge(Ok(*head)),
+            Event::Refused { producer, reason } if producer == own => self.acknowledge(Err(reason)),
+            Event::Initialized => {
+                self.initialized.send_replace(true);
+            }
+            Event::MemberSeen(producer) => self.tell(GroupEvent::MemberSeen { producer }),
+            Event::Equivocation { kept, other } => self.tell(GroupEvent::Equivocation {
+                producer: kept.producer(),
+                session: kept.session(),
+                seq: kept.sequence(),
+                entries: [&kept, &other].into_iter().filter_map(|head| head.content().copied()).collect(),
+            }),
+            Event::Misbehaved { peer, reason } => {
+                self.misbehaved.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(group = self.name, %peer, reason, "a peer of a group misbehaves");
+            }
+            other => tracing::trace!(group = self.name, ?other, "a group"),
+        }
+    }
+
+    /// Nothing of this is on the disk. Heads come again, publications are told to have failed, and what was to be told is
+    /// tried again after a while.
+    fn write_failed(&self, works: Vec<Work>) {
+        let now = Instant::now();
+        for work in works {
+            match work {
+                Work::Session(id, _) | Work::Head(id, _) => self.machine.input(Input::PersistFailed(id)),
+                Work::Event(Event::New { head, is_recovery, .. }) => {
+                    let new = || Leaf::new(head.producer(), GroupProgress::default());
+                    let mut tracker = self.tracker.lock();
+                    let leaf = tracker.leaves.entry(head.key()).or_insert_with(new);
+                    leaf.aim(&head, is_recovery);
+                    leaf.entries.failed(now);
+                }
+                Work::Event(event) => self.happened(event),
+                Work::Chain(chain) => {
+                    self.tracker.lock().leaves.get_mut(&chain.key).into_iter().for_each(|leaf| leaf.entries.failed(now))
+                }
+                Work::Contents(key, _) => {
+                    self.tracker.lock().leaves.get_mut(&key).into_iter().for_each(|leaf| leaf.contents.failed(now))
+                }
+                Work::Store(_) => {}
+            }
+        }
+        self.wanted.notify_one();
+    }
+}
