@@ -1,6 +1,9 @@
 //! The node: its parts put together, and the handle to it.
 
 mod commands;
+mod group;
+
+pub use group::Group;
 
 use std::{
     fmt,

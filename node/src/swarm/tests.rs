@@ -195,6 +195,69 @@ async fn what_a_validator_rejects_is_not_passed_on() {
     assert_eq!(c.handle.metrics().gossip_accepted, 1);
 }
 
+const HELD: &str = "/dagmesh/groups/test";
+
+#[tokio::test]
+async fn a_held_message_goes_on_once_it_is_judged_and_not_before() {
+    let (a, b, mut c) = (Node::start().await, Node::start().await, Node::start().await);
+    // A line a - b - c: the ends must not find one another in the DHT.
+    a.handle.ban(c.peer()).await.unwrap();
+    c.handle.ban(a.peer()).await.unwrap();
+    let mut held = b.handle.subscribe_held(HELD).await.unwrap();
+    a.handle.subscribe(HELD).await.unwrap();
+    c.handle.subscribe(HELD).await.unwrap();
+    a.handle.connect(b.tcp().await).await.unwrap();
+    c.handle.connect(b.tcp().await).await.unwrap();
+    a.sees_subscriber(b.peer(), HELD).await;
+    b.sees_subscriber(c.peer(), HELD).await;
+    until("mesh", async || b.handle.mesh_peers(HELD).await.unwrap().contains(&c.peer()).then_some(())).await;
+    for (data, verdict) in
+        [("bad", MessageAcceptance::Reject), ("dull", MessageAcceptance::Ignore), ("good", MessageAcceptance::Accept)]
+    {
+        a.handle.publish(HELD, data.as_bytes().to_vec()).await.unwrap();
+        let message = within("a held message", held.recv()).await.unwrap();
+        assert_eq!((message.author, message.neighbour, message.data.as_slice()), (a.peer(), a.peer(), data.as_bytes()));
+        b.handle.judge(message.held, verdict).await.unwrap();
+    }
+    assert_eq!(c.message().await.data, b"good");
+    let metrics = b.handle.metrics();
+    assert_eq!((metrics.gossip_rejected, metrics.gossip_ignored, metrics.gossip_accepted), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_topic_holds_so_many_messages_and_bytes_and_no_more() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    let mut held = b.handle.subscribe_held(HELD).await.unwrap();
+    a.handle.subscribe(HELD).await.unwrap();
+    a.handle.connect(b.tcp().await).await.unwrap();
+    a.sees_subscriber(b.peer(), HELD).await;
+    let large = limits::MAX_GOSSIP_BYTES - 1024;
+    let fit = limits::GROUP_GOSSIP_BYTES / large;
+    for n in 0..fit as u32 + 1 {
+        let mut data = vec![0; large];
+        data[..4].copy_from_slice(&n.to_be_bytes());
+        while let Err(error) = a.handle.publish(HELD, data.clone()).await {
+            assert!(matches!(error, PublishError::Failed { .. }), "{error}");
+            tokio::task::yield_now().await;
+        }
+        // One after the other: the queue of the sender holds few of these.
+        until("message", async || {
+            (held.len() + b.handle.metrics().gossip_overflow as usize > n as usize).then_some(())
+        })
+        .await;
+    }
+    assert_eq!((held.len(), b.handle.metrics().gossip_overflow), (fit, 1));
+    // A verdict frees its share.
+    let message = within("a held message", held.recv()).await.unwrap();
+    b.handle.judge(message.held, MessageAcceptance::Ignore).await.unwrap();
+    a.handle.publish(HELD, vec![1; large]).await.unwrap();
+    until("room", async || (held.len() == fit).then_some(())).await;
+    // Those who judge have gone: what comes is ignored.
+    drop(held);
+    a.handle.publish(HELD, vec![2; large]).await.unwrap();
+    until("overflow", async || (b.handle.metrics().gossip_overflow == 2).then_some(())).await;
+}
+
 #[tokio::test]
 async fn a_full_queue_ignores_messages_and_counts_them() {
     let (a, mut b) = subscribed_pair().await;

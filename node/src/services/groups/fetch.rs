@@ -14,10 +14,10 @@ use std::{
 use cid::Cid;
 use dagmesh_chronosync::{Body, Entry, LeafKey};
 use dagmesh_core::limits;
-use dagmesh_dag::{Blockstore, Digests, Root, Selector, StoreError};
+use dagmesh_dag::{Block, Blockstore, Digests, Root, Selector, StoreError, walk::Visit};
 use dagmesh_dagsync::{
-    Checkpoint, Fetch, FetchConfig, FetchError, Observer,
-    feed_sync::{FeedSync, Link as ChainLink, Plan, Provider, Schema},
+    Checkpoint, Fetch, FetchConfig, FetchError, Flow, Observer,
+    feed_sync::{BlockHook, FeedSync, Link as ChainLink, Plan, Provider, Schema},
 };
 use libp2p::PeerId;
 use tokio::sync::OwnedSemaphorePermit;
@@ -229,7 +229,7 @@ impl Member {
             segment: None,
             saved: None,
         };
-        let mut sync = FeedSync::new(self.context.store.clone(), (), None, plan);
+        let mut sync = FeedSync::new(self.context.store.clone(), (), self.context.hook.clone(), plan);
         let mut on_failure = |index: usize, error: &FetchError| {
             let provider = providers.get(index);
             tracing::debug!(group = self.name, ?provider, %error, "entries of a group were not all had from a peer");
@@ -322,6 +322,7 @@ impl Member {
         let progress = Progress {
             done: Arc::clone(done),
             store: Arc::clone(&self.context.store),
+            hook: self.context.hook.clone(),
             _protection: self.context.store.protect(),
         };
         Fetch::new(store, FetchConfig::default(), roots.collect(), progress)
@@ -332,11 +333,20 @@ impl Member {
 struct Progress {
     done: Arc<AtomicUsize>,
     store: Arc<Store>,
+    hook: Option<Arc<dyn BlockHook>>,
     /// Keeps a collection of garbage away from what came since the last checkpoint; it hangs below an entry.
     _protection: Protection,
 }
 
 impl Observer for Progress {
+    fn block(&mut self, _: usize, _: &Visit, block: &Block, received: bool) -> Flow {
+        self.hook.as_ref().map_or(Flow::Continue, |hook| hook.block(block, received))
+    }
+
+    fn wants_held(&self) -> bool {
+        self.hook.is_some()
+    }
+
     fn checkpoint(&mut self, checkpoint: Checkpoint<'_>) -> Result<(), StoreError> {
         self.done.fetch_max(checkpoint.roots_done, Ordering::AcqRel);
         self._protection = self.store.protect();

@@ -1,1 +1,283 @@
+//! Groups between real nodes on loopback. Everything waits for an event or a state, with a deadline.
 
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use dagmesh_dag::Block;
+use dagmesh_dagsync::Flow;
+use futures::StreamExt;
+
+use super::*;
+use crate::{
+    Api, Node,
+    config::Profile,
+    types::{GcRequest, GroupEvent, GroupRequest},
+};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const GROUP: &str = "chess";
+
+async fn start(home: &Path) -> Node {
+    Node::builder().home(home).profile(Profile::Test).start().await.expect("starts")
+}
+
+fn home() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a dir")
+}
+
+/// Makes the group, or joins it by the ticket of a member.
+async fn join(node: &Node, of: Option<&Node>) -> GroupInfo {
+    let target = match of {
+        Some(member) => info(member).await.ticket,
+        None => GROUP.to_owned(),
+    };
+    let request = GroupJoinRequest { target: target.parse().expect("a target"), wait: false };
+    node.group_join(request).await.expect("joins")
+}
+
+async fn info(node: &Node) -> GroupInfo {
+    let groups = node.group_list().await.expect("lists");
+    groups.into_iter().find(|info| info.group == GROUP).expect("takes part")
+}
+
+async fn say(node: &Node, text: &str) -> GroupPublished {
+    publish(node, GroupBody::Text(text.to_owned())).await
+}
+
+async fn publish(node: &Node, body: GroupBody) -> GroupPublished {
+    let request = GroupPublishRequest { name: GROUP.to_owned(), body };
+    node.group_publish(request, ProgressSink::none()).await.expect("publishes")
+}
+
+async fn log(node: &Node) -> Vec<GroupEntry> {
+    let request = GroupLogRequest { name: GROUP.to_owned(), from: Some(0), limit: 10_000 };
+    node.group_log(request).await.expect("a log")
+}
+
+async fn state(node: &Node) -> GroupState {
+    node.group_state(GroupRequest { name: GROUP.to_owned() }).await.expect("a state")
+}
+
+async fn watch(node: &Node, from: Option<u64>) -> GroupEventStream {
+    node.group_watch(GroupWatchRequest { name: GROUP.to_owned(), from }).await.expect("a watch")
+}
+
+/// The next event of a watch that `wanted` picks.
+async fn event<T>(events: &mut GroupEventStream, what: &str, mut wanted: impl FnMut(&GroupEvent) -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = wanted(&events.next().await.expect("the watch goes on")) {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"))
+}
+
+async fn next_entry(events: &mut GroupEventStream) -> GroupEntry {
+    event(events, "publication", |event| match event {
+        GroupEvent::Entry(entry) => Some((**entry).clone()),
+        _ => None,
+    })
+    .await
+}
+
+/// Waits for a state that no event tells of, by looking again and again.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"))
+}
+
+/// Waits until each of two members sees the other.
+async fn meet(one: &Node, other: &Node) {
+    until("neighbour", async || (info(one).await.peers > 0 && info(other).await.peers > 0).then_some(())).await;
+}
+
+/// Waits until all have the same root, and so many publications in their logs, each once.
+async fn agree(nodes: &[&Node], entries: usize) {
+    until("agreement", async || {
+        let mut roots = BTreeSet::new();
+        for node in nodes {
+            let log = log(node).await;
+            if log.len() < entries || state(node).await.missing > 0 {
+                return None;
+            }
+            let each: BTreeSet<_> = log.iter().map(|entry| (entry.producer, entry.session, entry.seq)).collect();
+            assert_eq!((each.len(), log.len()), (entries, entries), "each publication once");
+            roots.insert(state(node).await.root);
+        }
+        (roots.len() == 1).then_some(())
+    })
+    .await;
+}
+
+fn texts(log: &[GroupEntry]) -> Vec<&str> {
+    log.iter().filter_map(|entry| entry.text.as_deref()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_members_publish_reaches_the_others_once_and_in_order() {
+    let homes = [home(), home()];
+    let (a, b) = (start(homes[0].path()).await, start(homes[1].path()).await);
+    join(&a, None).await;
+    join(&b, Some(&a)).await;
+    meet(&a, &b).await;
+    let mut events = watch(&b, None).await;
+    let long = "long ".repeat(1000);
+    let published = [say(&a, "one").await, say(&a, &long).await, say(&a, "three").await];
+    assert_eq!(published.iter().map(|one| one.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    for (index, text) in ["one", long.as_str(), "three"].into_iter().enumerate() {
+        let entry = next_entry(&mut events).await;
+        assert_eq!((entry.index, entry.seq, entry.text.as_deref()), (index as u64, index as u64 + 1, Some(text)));
+        assert_eq!(
+            (entry.producer, entry.session, entry.entry),
+            (a.peer_id(), published[0].session, published[index].entry)
+        );
+        assert!(!entry.recovery, "it was learnt as it was published");
+    }
+    say(&b, "four").await;
+    agree(&[&a, &b], 4).await;
+    assert_eq!(texts(&log(&a).await), ["one", long.as_str(), "three", "four"]);
+    let members = a.group_members(GroupMembersRequest { name: GROUP.to_owned(), add: vec![], remove: vec![] }).await;
+    let members = members.expect("members").members;
+    assert_eq!(members.iter().filter(|member| member.writer && member.seq > 0).count(), 2);
+    a.shutdown().await.expect("stops");
+    b.shutdown().await.expect("stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bursts_at_the_same_time_converge_and_each_is_told_once() {
+    const EACH: usize = 100;
+    let homes = [home(), home(), home()];
+    let (a, b, c) = (start(homes[0].path()).await, start(homes[1].path()).await, start(homes[2].path()).await);
+    join(&a, None).await;
+    for node in [&b, &c] {
+        join(node, Some(&a)).await;
+        meet(node, &a).await;
+    }
+    let burst = |node: &Node| {
+        let node = node.clone();
+        async move {
+            let says = (0..EACH).map(|n| say_owned(node.clone(), format!("{n}")));
+            futures::future::join_all(says).await;
+        }
+    };
+    tokio::join!(burst(&a), burst(&b), burst(&c));
+    agree(&[&a, &b, &c], 3 * EACH).await;
+    for node in [&a, &b, &c] {
+        let log = log(node).await;
+        for producer in [a.peer_id(), b.peer_id(), c.peer_id()] {
+            let seqs: Vec<u64> = log.iter().filter(|entry| entry.producer == producer).map(|entry| entry.seq).collect();
+            assert_eq!(seqs, (1..=EACH as u64).collect::<Vec<_>>(), "in order, without gaps");
+        }
+    }
+    for node in [a, b, c] {
+        node.shutdown().await.expect("stops");
+    }
+}
+
+async fn say_owned(node: Node, text: String) {
+    say(&node, &text).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_keeps_the_session_and_tells_nothing_twice() {
+    let homes = [home(), home()];
+    let (a, b) = (start(homes[0].path()).await, start(homes[1].path()).await);
+    join(&a, None).await;
+    join(&b, Some(&a)).await;
+    meet(&a, &b).await;
+    let first = say(&b, "before").await;
+    agree(&[&a, &b], 1).await;
+    b.shutdown().await.expect("stops");
+    drop(b);
+    // Longer than what a head carries in place, so that its entries are fetched.
+    let long = "away ".repeat(500);
+    for _ in 0..3 {
+        say(&a, &long).await;
+    }
+    let b = start(homes[1].path()).await;
+    let mut events = watch(&b, Some(0)).await;
+    assert_eq!(next_entry(&mut events).await.text.as_deref(), Some("before"));
+    for seq in 1..=3 {
+        let entry = next_entry(&mut events).await;
+        assert_eq!((entry.seq, entry.text.as_deref(), entry.recovery), (seq, Some(long.as_str()), true));
+    }
+    let second = say(&b, "after").await;
+    assert_eq!((second.session, second.seq), (first.session, 2), "the session goes on");
+    agree(&[&a, &b], 5).await;
+    a.shutdown().await.expect("stops");
+    b.shutdown().await.expect("stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_are_fetched_as_far_as_they_have_changed() {
+    let homes = [home(), home()];
+    let (received, passed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (counted, walked) = (Arc::clone(&received), Arc::clone(&passed));
+    let hook = move |_: &Block, travelled: bool| {
+        if travelled { &counted } else { &walked }.fetch_add(1, Ordering::Relaxed);
+        Flow::Continue
+    };
+    let a = start(homes[0].path()).await;
+    let b = Node::builder().home(homes[1].path()).profile(Profile::Test).block_hook(hook).start().await;
+    let b = b.expect("starts");
+    join(&a, None).await;
+    join(&b, Some(&a)).await;
+    meet(&a, &b).await;
+    let folder = homes[0].path().join("folder");
+    std::fs::create_dir(&folder).expect("makes");
+    for file in 0..20 {
+        std::fs::write(folder.join(format!("{file}")), format!("file {file}")).expect("writes");
+    }
+    let mut events = watch(&b, None).await;
+    let content = || GroupBody::Content(Content::Path(folder.clone()));
+    let fetched = |event: &GroupEvent| match event {
+        GroupEvent::Fetched { index, head } => Some((*index, *head)),
+        _ => None,
+    };
+    let first = publish(&a, content()).await;
+    assert_eq!(event(&mut events, "content", fetched).await, (0, first.head.expect("a content")));
+    let blocks = || async { b.repo_stat().await.expect("a stat").blocks };
+    // The entry, which the head carried; the folder and 20 files, which were fetched.
+    assert_eq!((blocks().await, received.swap(0, Ordering::Relaxed)), (22, 21));
+    passed.store(0, Ordering::Relaxed);
+    say(&a, "a text between").await;
+    std::fs::write(folder.join("7"), "changed").expect("writes");
+    let second = publish(&a, content()).await;
+    assert_eq!(event(&mut events, "content", fetched).await, (2, second.head.expect("a content")));
+    // Two entries that heads carried; the folder and one file, and not one that is held.
+    assert_eq!((blocks().await, received.load(Ordering::Relaxed)), (26, 2));
+    assert_eq!(passed.load(Ordering::Relaxed), 0, "what is equal on both sides is not walked");
+    // What the group refers to stays, and goes once it is left.
+    let gc = |node: Node| async move {
+        node.gc(GcRequest { dry_run: false }, ProgressSink::none()).await.expect("collects")
+    };
+    assert_eq!(gc(b.clone()).await.removed, 0);
+    b.group_leave(GroupRequest { name: GROUP.to_owned() }).await.expect("leaves");
+    assert!(b.group_list().await.expect("lists").is_empty());
+    assert_eq!(gc(b.clone()).await.removed, 26);
+    until("farewell", async || (info(&a).await.peers == 0).then_some(())).await;
+    // Whoever comes again is a newcomer.
+    let mut events = {
+        join(&b, Some(&a)).await;
+        watch(&b, Some(0)).await
+    };
+    for seq in 1..=3 {
+        let entry = next_entry(&mut events).await;
+        assert_eq!((entry.seq, entry.recovery), (seq, true));
+    }
+    a.shutdown().await.expect("stops");
+    b.shutdown().await.expect("stops");
+}
