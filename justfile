@@ -14,6 +14,10 @@ test *ARGS:
 hostile-long *ARGS:
     DAGMESH_LONG=1 cargo test --package dagmesh-tests --test hostile {{ARGS}}
 
+# The tests of groups in their long form: cut off for 30 s, idle for minutes.
+groups-long *ARGS:
+    DAGMESH_LONG=1 cargo test --package dagmesh-tests --test mesh groups:: {{ARGS}}
+
 # Our daemon beside peers that others wrote; needs Go (go-libp2p, go-libipni, Kubo) and npm (js-libp2p).
 interop *ARGS:
     DAGMESH_INTEROP=1 cargo test --workspace --test interop {{ARGS}}

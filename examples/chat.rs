@@ -102,25 +102,23 @@ async fn chat(node: &Node, nick: &str, joined: GroupInfo) -> anyhow::Result<()> 
         note(&format!("{group} is closed, and its owner has not let us write: we only listen"));
     }
     note(&format!("in {group} as {nick}; others join with --ticket {}", joined.ticket));
-    if joined.peers == 0 {
-        note("nobody else is here; what you say is kept, and told when somebody comes");
-    }
     let mut events = node.group_watch(GroupWatchRequest { name: group.to_owned(), from: Some(0) }).await?;
     let mut typed = read_lines();
     // What stood in our log before we came is history, and what others tell of the time before too.
-    let mut screen = Screen { own: node.peer_id().to_string(), before: joined.entries };
-    let (mut whole, mut said) = (false, false);
+    let mut screen = Screen { own: node.peer_id().to_string(), before: joined.entries, whole: false, unheard: false };
     let input_ended = loop {
         tokio::select! {
             event = events.next() => match event {
                 Some(event) => {
-                    whole |= event == GroupEvent::Initialized;
                     screen.show(&event)?;
+                    if event == GroupEvent::Initialized && peers(node, group).await? == 0 {
+                        note("nobody else is here; what you say is kept, and told when somebody comes");
+                    }
                 }
                 None => break false,
             },
             line = typed.recv() => match line {
-                Some(line) => said |= send(node, group, nick, &line).await?,
+                Some(line) => screen.unheard = send(node, group, nick, &line).await.unwrap_or(screen.unheard),
                 None => break true,
             },
         }
@@ -129,14 +127,11 @@ async fn chat(node: &Node, nick: &str, joined: GroupInfo) -> anyhow::Result<()> 
         bail!("the group {group} was left");
     }
     // A pipe ends at once: what it said must still be heard, and what was said before still be shown.
-    let heard = tokio::time::timeout(LINGER, async {
-        while !whole || (said && peers(node, group).await? == 0) {
+    let lingering = tokio::time::timeout(LINGER, async {
+        while !screen.whole || (screen.unheard && peers(node, group).await? == 0) {
             // A member that comes is no event of the group: it is looked for now and then.
             match tokio::time::timeout(FLUSH / 4, events.next()).await {
-                Ok(Some(event)) => {
-                    whole |= event == GroupEvent::Initialized;
-                    screen.show(&event)?;
-                }
+                Ok(Some(event)) => screen.show(&event)?,
                 Ok(None) => break,
                 Err(_) => {}
             }
@@ -146,8 +141,8 @@ async fn chat(node: &Node, nick: &str, joined: GroupInfo) -> anyhow::Result<()> 
         }
         Ok::<_, anyhow::Error>(())
     });
-    heard.await.unwrap_or(Ok(()))?;
-    if said && peers(node, group).await? == 0 {
+    lingering.await.unwrap_or(Ok(()))?;
+    if screen.unheard && peers(node, group).await? == 0 {
         note("nobody was here to hear it; start the chat with the same --home again, and it is told then");
     }
     Ok(())
@@ -157,16 +152,16 @@ async fn peers(node: &Node, group: &str) -> anyhow::Result<usize> {
     Ok(node.group_list().await?.iter().find(|info| info.group == group).map_or(0, |info| info.peers))
 }
 
-/// Sends a line; one that cannot be sent is told and forgotten.
-async fn send(node: &Node, group: &str, nick: &str, line: &str) -> anyhow::Result<bool> {
+/// Sends a line; whether nobody was there to hear it. None where it was not sent.
+async fn send(node: &Node, group: &str, nick: &str, line: &str) -> Option<bool> {
     if line.trim().is_empty() {
-        return Ok(false);
+        return None;
     }
     match say(node, group, nick, line).await {
-        Ok(_) => Ok(true),
+        Ok(published) => Some(published.peers == 0),
         Err(error) => {
             note(&format!("not sent: {error}"));
-            Ok(false)
+            None
         }
     }
 }
@@ -196,6 +191,10 @@ struct Screen {
     own: String,
     /// Lines of the log before this place were said before we came.
     before: u64,
+    /// We know what the others know.
+    whole: bool,
+    /// Nobody has been there since we said something.
+    unheard: bool,
 }
 
 impl Screen {
@@ -204,7 +203,9 @@ impl Screen {
         match event {
             GroupEvent::Entry(entry) => {
                 let history = entry.recovery || entry.index < self.before;
-                if history || entry.producer.to_string() != self.own {
+                let others = entry.producer.to_string() != self.own;
+                self.unheard &= history || !others;
+                if history || others {
                     writeln!(out, "{}", line_of(entry, history))?;
                 }
             }
@@ -214,6 +215,7 @@ impl Screen {
             GroupEvent::Equivocation { producer, .. } => {
                 writeln!(out, "* {} has said two things as one", short(&producer.to_string()))?;
             }
+            GroupEvent::Initialized => self.whole = true,
             _ => {}
         }
         out.flush()

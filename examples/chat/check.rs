@@ -29,7 +29,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 }
 
 async fn check() -> anyhow::Result<()> {
-    let homes = (0..4).map(|_| tempfile::tempdir()).collect::<Result<Vec<_>, _>>()?;
+    let home = tempfile::tempdir;
+    let homes = [home()?, home()?, home()?, home()?];
     let [ada, bob, cy] = [start(homes[0].path()).await?, start(homes[1].path()).await?, start(homes[2].path()).await?];
     let create = GroupCreateRequest { name: GROUP.to_owned(), closed: false, members: Vec::new() };
     let ticket: GroupTarget = ada.group_create(create).await?.ticket.parse()?;
@@ -69,7 +70,6 @@ async fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts a node, as soon as the one before it has let go of its home.
 async fn start(home: &Path) -> anyhow::Result<Node> {
     Ok(Node::builder().home(home).profile(Profile::Test).start().await?)
 }
