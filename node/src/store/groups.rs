@@ -2,8 +2,8 @@
 //! told.
 //!
 //! Rows of one keyspace, the kind first, then the group's id: `g` the membership; `h` and a leaf's place the head;
-//! `p` and a leaf's place how far its entries are told; `l` and an index a row of the log; `c` and such an index a content
-//! that is not whole yet; `x` and a number a gap.
+//! `p` and a leaf's place how far its entries are told; `l` and an index a row of the log; `c`, a leaf and such an index
+//! a content that is not whole yet, `b` one that never will be; `x` and a number a gap.
 
 use bytes::Bytes;
 use cid::Cid;
@@ -34,13 +34,15 @@ const STEP_ROWS: usize = 1024;
 pub struct GroupRecord {
     /// What the group is called here.
     pub name: String,
-    /// The list of members, as its owner signed it; `None` where the group is open to all.
+    /// Whose list says who may write, as the bytes of a peer id; `None` where the group is open to all.
+    pub owner: Option<ByteBuf>,
+    /// The newest list, as its owner signed it.
     pub members: Option<ByteBuf>,
     /// The session that this node publishes under.
     pub session: Option<u64>,
     /// Since when it is a member, in Unix milliseconds.
     pub joined_ms: u64,
-    /// Members to dial first.
+    /// Members to dial first, the newest last.
     pub peers: Vec<GroupPeer>,
     /// It has been left, and its rows are being removed.
     pub left: bool,
@@ -102,12 +104,8 @@ pub struct GroupLogRow {
 pub struct GroupContent {
     /// Whose publication, as the bytes of a peer id.
     pub producer: ByteBuf,
-    /// In which session.
-    pub session: u64,
     /// Its root.
     pub content: Cid,
-    /// Why it never will: it cannot be walked.
-    pub broken: Option<String>,
 }
 
 /// Publications that cannot be had.
@@ -166,6 +164,11 @@ impl Store {
         self.engine.keyspaces.rows(Table::Groups, &key(b'h', group, &[])).map(read).collect()
     }
 
+    /// How far the entries of one session are told.
+    pub fn group_progress_of(&self, group: &GroupKey, leaf: &GroupLeaf) -> Result<Option<GroupProgress>, Error> {
+        self.read_row(Table::Groups, &leaf_key(b'p', group, leaf))?.map(|row| decode(&row)).transpose()
+    }
+
     /// How far the entries of each session are told.
     pub fn group_progress(&self, group: &GroupKey) -> Result<Vec<(GroupLeaf, GroupProgress)>, Error> {
         let read = |row: Result<(fjall::Slice, fjall::Slice), StoreError>| {
@@ -185,15 +188,42 @@ impl Store {
         self.group_end(b'l', group)
     }
 
-    /// Up to `limit` contents that are not whole, by the index of their row, from this one on.
-    pub fn group_contents(&self, group: &GroupKey, from: u64, limit: usize) -> Result<Vec<(u64, GroupContent)>, Error> {
-        self.group_rows(b'c', group, from, limit)
+    /// The sessions that have contents which are to become whole.
+    pub fn group_waiting(&self, group: &GroupKey) -> Result<Vec<GroupLeaf>, Error> {
+        let (mut leaves, mut from) = (Vec::new(), key(b'c', group, &[]));
+        let to = key(b'c', group, &[u8::MAX; 48]);
+        while let Some(row) = self.engine.keyspaces.of(Table::Groups).range(from.clone()..=to.clone()).next() {
+            let leaf = leaf_of(row.key().map_err(from_engine)?.get(..73).unwrap_or_default())?;
+            // Past the last row of this one.
+            from = [leaf_key(b'c', group, &leaf), vec![u8::MAX; 9]].concat();
+            leaves.push(leaf);
+        }
+        Ok(leaves)
     }
 
-    /// The content of this row; `None` where it has none, or that is whole.
-    pub fn group_content(&self, group: &GroupKey, index: u64) -> Result<Option<GroupContent>, Error> {
-        let row = self.read_row(Table::Groups, &key(b'c', group, &index.to_be_bytes()))?;
-        row.map(|row| decode(&row)).transpose()
+    /// Up to `limit` contents of a session that are to become whole, oldest first, each with the index of its row.
+    pub fn group_contents(
+        &self,
+        group: &GroupKey,
+        leaf: &GroupLeaf,
+        limit: usize,
+    ) -> Result<Vec<(u64, GroupContent)>, Error> {
+        let rows = self.engine.keyspaces.rows(Table::Groups, &leaf_key(b'c', group, leaf)).take(limit);
+        let read = |row: Result<(fjall::Slice, fjall::Slice), StoreError>| {
+            let (key, value) = row?;
+            Ok((index_of(&key)?, decode(&value)?))
+        };
+        rows.map(read).collect()
+    }
+
+    /// Whether the content of this row is still to become whole, or never will.
+    pub fn group_content_waits(&self, group: &GroupKey, leaf: &GroupLeaf, index: u64) -> Result<bool, Error> {
+        for kind in [b'c', b'b'] {
+            if self.read_row(Table::Groups, &content_key(kind, group, leaf, index))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Up to `limit` gaps, from this number on.
@@ -237,7 +267,7 @@ impl Store {
         if !record.left {
             self.set_group(group, &GroupRecord { left: true, ..record })?;
         }
-        for kind in [b'h', b'p', b'l', b'c', b'x'] {
+        for kind in [b'h', b'p', b'l', b'c', b'b', b'x'] {
             loop {
                 let rows = self.engine.keyspaces.rows(Table::Groups, &key(kind, group, &[])).take(STEP_ROWS);
                 let keys: Vec<Vec<u8>> = rows.map(|row| Ok(row?.0.to_vec())).collect::<Result<_, StoreError>>()?;
@@ -330,15 +360,30 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Keeps that the content of this row of the log is to become whole, or never will.
-    pub fn put_group_content(&mut self, group: &GroupKey, index: u64, row: &GroupContent) -> Result<(), Error> {
-        self.put_row(Table::Groups, &key(b'c', group, &index.to_be_bytes()), cbor::to_vec(row)?)?;
+    /// Keeps that the content of this row of the log is to become whole.
+    pub fn put_group_content(
+        &mut self,
+        group: &GroupKey,
+        leaf: &GroupLeaf,
+        index: u64,
+        row: &GroupContent,
+    ) -> Result<(), Error> {
+        self.put_row(Table::Groups, &content_key(b'c', group, leaf, index), cbor::to_vec(row)?)?;
         Ok(())
     }
 
-    /// The content of this row of the log is whole.
-    pub fn remove_group_content(&mut self, group: &GroupKey, index: u64) -> Result<(), Error> {
-        self.delete_row(Table::Groups, &key(b'c', group, &index.to_be_bytes()))?;
+    /// The content of this row of the log is whole, or, with a reason, never will be.
+    pub fn end_group_content(
+        &mut self,
+        group: &GroupKey,
+        leaf: &GroupLeaf,
+        index: u64,
+        broken: Option<&str>,
+    ) -> Result<(), Error> {
+        self.delete_row(Table::Groups, &content_key(b'c', group, leaf, index))?;
+        if let Some(reason) = broken {
+            self.put_row(Table::Groups, &content_key(b'b', group, leaf, index), cbor::to_vec(reason)?)?;
+        }
         Ok(())
     }
 
@@ -357,6 +402,10 @@ fn leaf_key(kind: u8, group: &GroupKey, (name, session): &GroupLeaf) -> Vec<u8> 
     key(kind, group, &[name.as_slice(), &session.to_be_bytes()].concat())
 }
 
+fn content_key(kind: u8, group: &GroupKey, leaf: &GroupLeaf, index: u64) -> Vec<u8> {
+    [leaf_key(kind, group, leaf).as_slice(), &index.to_be_bytes()].concat()
+}
+
 fn leaf_of(key: &[u8]) -> Result<GroupLeaf, StoreError> {
     let leaf = key.get(33..).and_then(|rest| {
         let (name, session) = rest.split_first_chunk::<32>()?;
@@ -366,7 +415,7 @@ fn leaf_of(key: &[u8]) -> Result<GroupLeaf, StoreError> {
 }
 
 fn index_of(key: &[u8]) -> Result<u64, StoreError> {
-    let index = key.get(33..).and_then(|index| Some(u64::from_be_bytes(index.try_into().ok()?)));
+    let index = key.last_chunk::<8>().map(|index| u64::from_be_bytes(*index));
     index.ok_or_else(|| bad_row("groups", "its key"))
 }
 

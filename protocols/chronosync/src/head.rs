@@ -18,10 +18,12 @@ use crate::tree::{self, Digest};
 const HEAD_DOMAIN: &[u8] = b"dagmesh-group-head-v1";
 /// Domain of the id of a group that is open to all.
 const GROUP_DOMAIN: &[u8] = b"dagmesh-group-v1";
+/// Domain of the id of a group with an owner.
+const CLOSED_DOMAIN: &[u8] = b"dagmesh-group-closed-v1";
 /// Version of the head.
 const HEAD_VERSION: u64 = 1;
 
-/// Why a head, a payload or a group's name is refused.
+/// Why a head, a payload, a list of members or a group's name is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeadError {
@@ -47,6 +49,15 @@ pub enum HeadError {
         /// Whose key stands in the head.
         producer: PeerId,
     },
+    /// Not a list of members: bytes, fields or numbers.
+    #[error("no list of members: {0}")]
+    Members(String),
+    /// The owner has not signed the list, or has for another group.
+    #[error("the list of members is not signed by {owner} for this group")]
+    Owner {
+        /// Whose list it should be.
+        owner: PeerId,
+    },
     /// The key cannot sign.
     #[error("cannot sign: {0}")]
     Signing(String),
@@ -59,16 +70,25 @@ pub struct GroupId([u8; 32]);
 impl GroupId {
     /// The id of the open group of this name: 1 to [`MAX_GROUP_NAME_BYTES`] bytes, no control characters.
     pub fn open(name: &str) -> Result<Self, HeadError> {
+        Self::hash(name, &[GROUP_DOMAIN, name.as_bytes()])
+    }
+
+    /// The id of this owner's closed group of this name, which may be as above: no other key can sign its lists of
+    /// members.
+    pub fn closed(name: &str, owner: &PeerId) -> Result<Self, HeadError> {
+        Self::hash(name, &[CLOSED_DOMAIN, name.as_bytes(), &owner.to_bytes()])
+    }
+
+    fn hash(name: &str, parts: &[&[u8]]) -> Result<Self, HeadError> {
         if name.is_empty() || name.len() > MAX_GROUP_NAME_BYTES || name.contains(char::is_control) {
             return Err(HeadError::Name);
         }
-        let mut bytes = Vec::with_capacity(64);
-        frame::append(&mut bytes, &[GROUP_DOMAIN]);
-        frame::append(&mut bytes, &[name.as_bytes()]);
+        let mut bytes = Vec::with_capacity(256);
+        parts.iter().for_each(|part| frame::append(&mut bytes, &[part]));
         Ok(Self(tree::sha256(&bytes)))
     }
 
-    /// An id made elsewhere, as of a group with a list of members.
+    /// An id that was stored.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }

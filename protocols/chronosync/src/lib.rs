@@ -3,6 +3,7 @@
 //! - [`GroupHead`]: a producer's signed word on how far one of its sessions is, bound to its group.
 //! - [`Entry`]: one publication, a block in its producer's chain, that a head names.
 //! - [`State`]: the maximum of those per (producer, session), under a digest tree; [`Summary`] is what members compare.
+//! - [`MemberList`]: who may write in a closed group, by its owner's word.
 //! - [`DigestLog`]: the roots that our state has gone through, so that a peer at one of them is told the difference.
 //! - [`Group`]: the machine; all rules, no I/O.
 //! - `net` (feature `net`): requests and answers over libp2p streams.
@@ -18,6 +19,7 @@ mod entry;
 mod head;
 mod log;
 pub mod machine;
+mod members;
 mod message;
 #[cfg(feature = "net")]
 pub mod net;
@@ -30,6 +32,7 @@ pub use entry::{Body, Entry, EntryError};
 pub use head::{GroupHead, GroupId, HeadError, HeadOrder, LeafKey, Payload};
 pub use log::DigestLog;
 pub use machine::{Acceptance, CallId, Config, Effect, Event, Group, Input, PersistId};
-pub use message::{Answer, Cursor, Gossip, HeadBytes, HeadList, MessageError, Page, Request, Update};
+pub use members::{MemberList, Membership};
+pub use message::{Answer, Cursor, Gossip, HeadBytes, HeadList, MemberBytes, MessageError, Page, Request, Update};
 pub use state::{Applied, Refused, State, Summary};
 pub use tree::Digest;

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! topic     Update   a publication: the roots before and after it, the head, the whole vector while it is small
-//!           Digest   the heartbeat: root, leaves, sum
+//!           Digest   the heartbeat: root, leaves, sum, version of the list of members
+//!           Members  the list of members, when it is new
 //!           Recover  a call to the whole group, when no peer answers a request
-//!           Page     an answer to it
+//!           Page     an answer to it, with Members where those are behind too
 //! request   Hello    our digest                       answer   Digest
 //!           Recover  what we lack, from a root or a place on;   Page, Busy
 //!                    what the page before shows you to lack
@@ -19,8 +20,8 @@ use dagmesh_core::{
     bounded::{BoundedBytes, BoundedVec, OverBound},
     cbor::{self, CborError},
     limits::{
-        MAX_GROUP_GOSSIP_BYTES, MAX_GROUP_HEAD_BYTES, MAX_GROUP_LEAVES, MAX_GROUP_MESSAGE_BYTES, MAX_GROUP_PAGE_HEADS,
-        MAX_GROUP_SEQUENCE,
+        MAX_GROUP_GOSSIP_BYTES, MAX_GROUP_HEAD_BYTES, MAX_GROUP_LEAVES, MAX_GROUP_MEMBER_LIST_BYTES,
+        MAX_GROUP_MESSAGE_BYTES, MAX_GROUP_PAGE_HEADS, MAX_GROUP_SEQUENCE,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -61,6 +62,9 @@ pub type HeadBytes = BoundedBytes<MAX_GROUP_HEAD_BYTES>;
 /// At most [`MAX_GROUP_PAGE_HEADS`] heads.
 pub type HeadList = BoundedVec<HeadBytes, MAX_GROUP_PAGE_HEADS>;
 
+/// A list of members as it travels, its signature not checked.
+pub type MemberBytes = BoundedBytes<MAX_GROUP_MEMBER_LIST_BYTES>;
+
 /// On the group's topic. At most [`MAX_GROUP_GOSSIP_BYTES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gossip {
@@ -76,8 +80,10 @@ pub enum Gossip {
     },
     /// A call to the whole group. `bucket` as above.
     Recover {
-        /// Cursor where on.
+        /// From where on.
         from: Cursor,
+        /// The version of the sender's list of members.
+        members: u64,
         /// The time.
         bucket: u64,
     },
@@ -85,9 +91,11 @@ pub enum Gossip {
     Page {
         /// What it answers.
         to: Cursor,
-        /// The answer.
+        /// The answer, without a list of members: there is no room for both.
         page: Page,
     },
+    /// The list of members of a closed group.
+    Members(MemberBytes),
 }
 
 /// One publication.
@@ -103,7 +111,7 @@ pub struct Update {
     pub vector: HeadList,
 }
 
-/// Cursor where on a member wants to be told.
+/// From where on a member wants to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
     /// The root at which the recovery began. Whoever knows it tells the difference alone, the others everything.
@@ -123,21 +131,25 @@ pub struct Page {
     pub heads: HeadList,
     /// The last place that this page has told of; `None` where it tells to the end.
     pub next: Option<LeafKey>,
+    /// The sender's list of members, where the asker has another.
+    pub members: Option<MemberBytes>,
 }
 
-/// Cursor one peer to another. At most [`MAX_GROUP_MESSAGE_BYTES`].
+/// From one peer to another. At most [`MAX_GROUP_MESSAGE_BYTES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// On a new connection or subscription.
     Hello(Summary),
     /// A page is wanted.
     Recover {
-        /// Cursor where on.
+        /// From where on.
         from: Cursor,
         /// The asker's state.
         state: Summary,
         /// What the pages before have shown the asked one to lack.
         heads: HeadList,
+        /// The asker's list of members, where the asked one has another.
+        members: Option<MemberBytes>,
     },
 }
 
@@ -153,10 +165,10 @@ pub enum Answer {
 }
 
 type Hash = ByteArray<32>;
-type SummaryWire = (Hash, u64, u64);
+type SummaryWire = (Hash, u64, u64, u64);
 type KeyWire = Option<(Hash, u64)>;
 type CursorWire = (Hash, KeyWire);
-type PageWire = (SummaryWire, bool, HeadList, KeyWire);
+type PageWire = (SummaryWire, bool, HeadList, KeyWire, Option<MemberBytes>);
 
 #[derive(Serialize, Deserialize)]
 enum GossipWire {
@@ -165,9 +177,11 @@ enum GossipWire {
     #[serde(rename = "d")]
     Digest(SummaryWire, u64),
     #[serde(rename = "r")]
-    Recover(CursorWire, u64),
+    Recover(CursorWire, u64, u64),
     #[serde(rename = "p")]
     Page(CursorWire, PageWire),
+    #[serde(rename = "m")]
+    Members(MemberBytes),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -175,7 +189,7 @@ enum RequestWire {
     #[serde(rename = "h")]
     Hello(SummaryWire),
     #[serde(rename = "r")]
-    Recover(CursorWire, SummaryWire, HeadList),
+    Recover(CursorWire, SummaryWire, HeadList, Option<MemberBytes>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -196,8 +210,9 @@ impl Gossip {
                 GossipWire::Update(ByteArray::new(previous), summary_out(&state), changed, vector)
             }
             Self::Digest { state, bucket } => GossipWire::Digest(summary_out(&state), bucket),
-            Self::Recover { from, bucket } => GossipWire::Recover(from_out(&from), bucket),
-            Self::Page { to, page } => GossipWire::Page(from_out(&to), page_out(page)),
+            Self::Recover { from, members, bucket } => GossipWire::Recover(cursor_out(&from), members, bucket),
+            Self::Page { to, page } => GossipWire::Page(cursor_out(&to), page_out(page)),
+            Self::Members(list) => GossipWire::Members(list),
         };
         encode(&wire, MAX_GROUP_GOSSIP_BYTES)
     }
@@ -213,8 +228,14 @@ impl Gossip {
                 Self::Update(Update { previous: previous.into_array(), state: summary_in(state)?, changed, vector })
             }
             GossipWire::Digest(state, bucket) => Self::Digest { state: summary_in(state)?, bucket },
-            GossipWire::Recover(from, bucket) => Self::Recover { from: from_in(from), bucket },
-            GossipWire::Page(to, page) => Self::Page { to: from_in(to), page: page_in(page)? },
+            GossipWire::Recover(from, members, bucket) => Self::Recover { from: cursor_in(from), members, bucket },
+            GossipWire::Page(to, page) => {
+                if page.4.is_some() {
+                    return Err(OverBound { unit: "lists of members", len: 1, max: 0 }.into());
+                }
+                Self::Page { to: cursor_in(to), page: page_in(page)? }
+            }
+            GossipWire::Members(list) => Self::Members(list),
         })
     }
 }
@@ -224,8 +245,8 @@ impl Request {
     pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
         let wire = match self {
             Self::Hello(state) => RequestWire::Hello(summary_out(state)),
-            Self::Recover { from, state, heads } => {
-                RequestWire::Recover(from_out(from), summary_out(state), heads.clone())
+            Self::Recover { from, state, heads, members } => {
+                RequestWire::Recover(cursor_out(from), summary_out(state), heads.clone(), members.clone())
             }
         };
         encode(&wire, MAX_GROUP_MESSAGE_BYTES)
@@ -235,8 +256,8 @@ impl Request {
     pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
         Ok(match decode(bytes, MAX_GROUP_MESSAGE_BYTES)? {
             RequestWire::Hello(state) => Self::Hello(summary_in(state)?),
-            RequestWire::Recover(from, state, heads) => {
-                Self::Recover { from: from_in(from), state: summary_in(state)?, heads }
+            RequestWire::Recover(from, state, heads, members) => {
+                Self::Recover { from: cursor_in(from), state: summary_in(state)?, heads, members }
             }
         })
     }
@@ -278,12 +299,12 @@ fn check_len(len: usize, max: usize) -> Result<(), MessageError> {
 }
 
 fn summary_out(state: &Summary) -> SummaryWire {
-    (ByteArray::new(state.root), state.leaves, state.sum)
+    (ByteArray::new(state.root), state.leaves, state.sum, state.members)
 }
 
-fn summary_in((root, leaves, sum): SummaryWire) -> Result<Summary, MessageError> {
+fn summary_in((root, leaves, sum, members): SummaryWire) -> Result<Summary, MessageError> {
     let possible = leaves <= MAX_GROUP_LEAVES as u64 && (leaves..=leaves * MAX_GROUP_SEQUENCE).contains(&sum);
-    let state = Summary { root: root.into_array(), leaves, sum };
+    let state = Summary { members, root: root.into_array(), leaves, sum };
     if possible { Ok(state) } else { Err(MessageError::Impossible { leaves, sum }) }
 }
 
@@ -295,18 +316,18 @@ fn key_in(key: KeyWire) -> Option<LeafKey> {
     key.map(|(name, session)| LeafKey { name: name.into_array(), session })
 }
 
-fn from_out(from: &Cursor) -> CursorWire {
+fn cursor_out(from: &Cursor) -> CursorWire {
     (ByteArray::new(from.base), key_out(from.after))
 }
 
-fn from_in((base, after): CursorWire) -> Cursor {
+fn cursor_in((base, after): CursorWire) -> Cursor {
     Cursor { base: base.into_array(), after: key_in(after) }
 }
 
 fn page_out(page: Page) -> PageWire {
-    (summary_out(&page.state), page.difference, page.heads, key_out(page.next))
+    (summary_out(&page.state), page.difference, page.heads, key_out(page.next), page.members)
 }
 
-fn page_in((state, difference, heads, next): PageWire) -> Result<Page, MessageError> {
-    Ok(Page { state: summary_in(state)?, difference, heads, next: key_in(next) })
+fn page_in((state, difference, heads, next, members): PageWire) -> Result<Page, MessageError> {
+    Ok(Page { state: summary_in(state)?, difference, heads, next: key_in(next), members })
 }

@@ -9,6 +9,7 @@ use dagmesh_core::limits::{MAX_GROUP_LEAVES, MAX_GROUP_SESSION_AHEAD_MS, MAX_GRO
 
 use crate::{
     head::{GroupHead, HeadOrder, LeafKey},
+    members::MemberList,
     tree::{self, Digest, Tree},
 };
 
@@ -22,6 +23,7 @@ pub struct State {
     leaves: BTreeMap<LeafKey, Leaf>,
     tree: Tree,
     sum: u64,
+    members: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -32,9 +34,12 @@ struct Leaf {
     forked: bool,
 }
 
-/// What two members compare: equal roots are equal states; else the higher one is ahead.
+/// What two members compare: who has the older list of members is behind; of one list, equal roots are equal states, else
+/// the higher one is ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
+    /// The version of the list of members; 0 in an open group, and before one is known.
+    pub members: u64,
     /// The root of the digest tree.
     pub root: Digest,
     /// How many leaves.
@@ -47,7 +52,7 @@ impl Summary {
     /// Whether a state of this summary must have something that one of `other` lacks, or, where neither must, whether
     /// it is this one that is asked: of two different summaries exactly one is ahead.
     pub fn is_ahead_of(&self, other: &Self) -> bool {
-        (self.sum, self.leaves, self.root) > (other.sum, other.leaves, other.root)
+        (self.members, self.sum, self.leaves, self.root) > (other.members, other.sum, other.leaves, other.root)
     }
 }
 
@@ -100,12 +105,12 @@ impl Default for State {
 impl State {
     /// The empty state.
     pub fn new() -> Self {
-        Self { leaves: BTreeMap::new(), tree: Tree::new(), sum: 0 }
+        Self { leaves: BTreeMap::new(), tree: Tree::new(), sum: 0, members: 0 }
     }
 
-    /// Its root, leaves and sum.
+    /// Its root, leaves and sum, and the version of the list of members that it keeps to.
     pub fn summary(&self) -> Summary {
-        Summary { root: self.tree.root(), leaves: self.leaves.len() as u64, sum: self.sum }
+        Summary { members: self.members, root: self.tree.root(), leaves: self.leaves.len() as u64, sum: self.sum }
     }
 
     /// The head at this place.
@@ -136,11 +141,44 @@ impl State {
     pub fn apply(&mut self, unix_ms: u64, heads: impl IntoIterator<Item = GroupHead>) -> Vec<Applied> {
         let mut dirty = BTreeSet::new();
         let applied = heads.into_iter().map(|head| self.insert(unix_ms, head, &mut dirty)).collect();
+        self.update_tree(dirty);
+        applied
+    }
+
+    /// Keeps to this list of members from now on: the leaves of all others leave the state, and are named.
+    pub fn restrict(&mut self, list: &MemberList) -> Vec<LeafKey> {
+        let foreign = self.heads().filter(|head| !list.members().contains(&head.producer()));
+        let foreign: Vec<_> = foreign.map(|head| (head.key(), head.sequence())).collect();
+        for (key, sequence) in &foreign {
+            self.leaves.remove(key);
+            self.sum -= sequence;
+        }
+        self.members = list.version();
+        self.update_tree(foreign.iter().map(|(key, _)| bucket(key)).collect());
+        foreign.into_iter().map(|(key, _)| key).collect()
+    }
+
+    fn update_tree(&mut self, dirty: BTreeSet<u8>) {
         if !dirty.is_empty() {
             let changed = dirty.into_iter().map(|bucket| (bucket, bucket_leaves(&self.leaves, bucket)));
             self.tree.update(changed);
         }
-        applied
+    }
+
+    /// Why a head of this place would not be taken now, whatever it says.
+    pub fn refuses(&self, unix_ms: u64, key: &LeafKey) -> Option<Refused> {
+        if self.leaves.contains_key(key) {
+            return None;
+        }
+        let ahead_ms = key.session.saturating_sub(unix_ms);
+        if ahead_ms > MAX_GROUP_SESSION_AHEAD_MS {
+            return Some(Refused::Future { ahead_ms });
+        }
+        if self.of_producer(key.name).count() >= MAX_GROUP_SESSIONS {
+            let lowest = self.of_producer(key.name).next().map(GroupHead::key);
+            return lowest.is_none_or(|lowest| *key < lowest).then_some(Refused::OldSession);
+        }
+        (self.leaves.len() >= MAX_GROUP_LEAVES).then_some(Refused::Full)
     }
 
     /// Joins two states.
@@ -171,21 +209,16 @@ impl State {
                 HeadOrder::Same | HeadOrder::Older => Applied::Known,
             };
         }
-        let ahead_ms = key.session.saturating_sub(unix_ms);
-        if ahead_ms > MAX_GROUP_SESSION_AHEAD_MS {
-            return Applied::Refused(Refused::Future { ahead_ms });
+        if let Some(refused) = self.refuses(unix_ms, &key) {
+            return Applied::Refused(refused);
         }
         if self.of_producer(key.name).count() >= MAX_GROUP_SESSIONS {
-            let lowest = self.of_producer(key.name).next().map(|head| (head.key(), head.sequence()));
-            match lowest {
-                Some((lowest, sequence)) if lowest < key => {
-                    self.leaves.remove(&lowest);
-                    self.sum -= sequence;
-                }
-                _ => return Applied::Refused(Refused::OldSession),
+            // A later session takes the place of the first.
+            let first = self.of_producer(key.name).next().map(|head| (head.key(), head.sequence()));
+            if let Some((first, sequence)) = first {
+                self.leaves.remove(&first);
+                self.sum -= sequence;
             }
-        } else if self.leaves.len() >= MAX_GROUP_LEAVES {
-            return Applied::Refused(Refused::Full);
         }
         self.sum += head.sequence();
         self.leaves.insert(key, Leaf { digest: tree::leaf(&key, head.sequence()), head, forked: false });

@@ -425,6 +425,13 @@ pub const MAX_GROUP_ENTRY_BYTES: usize = MAX_GROUP_TEXT_BYTES + MAX_CID_BYTES + 
 pub const MAX_GROUP_HEAD_BYTES: usize = 1536;
 /// Longest name of a group, in bytes: that of a feed.
 pub const MAX_GROUP_NAME_BYTES: usize = 128;
+/// Most members of a closed group, besides its owner: their list travels in one gossip message.
+pub const MAX_GROUP_MEMBERS: usize = 1024;
+/// Longest id of a member: a key of 42 bytes in place (libp2p's cap), or its hash.
+pub const MAX_GROUP_MEMBER_ID_BYTES: usize = 44;
+/// Longest list of the members of a group: their ids at the longest, two bytes of length each, 2 KiB for the owner's key
+/// and signature (RSA 4096 has 550 and 512 bytes).
+pub const MAX_GROUP_MEMBER_LIST_BYTES: usize = (MAX_GROUP_MEMBER_ID_BYTES + 2) * MAX_GROUP_MEMBERS + 2048;
 /// Highest sequence number: one a millisecond for 8,900 years, and the sum over all leaves stays below 2^63.
 pub const MAX_GROUP_SEQUENCE: u64 = (1 << 48) - 1;
 /// Most leaves (sessions of producers) of a group: about 4 MiB of heads, 24 MiB with the largest payloads.
@@ -449,8 +456,9 @@ pub const MAX_GROUP_GOSSIP_HEAD_BYTES: usize = 48 * 1024;
 pub const MAX_GROUP_PAGE_BYTES: usize = 256 * 1024;
 /// Heads in one message: a page of the smallest ones. Each costs a signature check of about 50 µs.
 pub const MAX_GROUP_PAGE_HEADS: usize = 2048;
-/// Largest unicast message of a group: a page, and three bytes of length with each head of it.
-pub const MAX_GROUP_MESSAGE_BYTES: usize = MAX_GROUP_PAGE_BYTES + 3 * MAX_GROUP_PAGE_HEADS + 1024;
+/// Largest unicast message of a group: a page, three bytes of length with each head of it, and a list of members.
+pub const MAX_GROUP_MESSAGE_BYTES: usize =
+    MAX_GROUP_PAGE_BYTES + 3 * MAX_GROUP_PAGE_HEADS + MAX_GROUP_MEMBER_LIST_BYTES + 1024;
 /// Unknown digests of a group that wait for their timer: a flood of invented ones must not take memory. When full, a
 /// random one makes room, so that a flood cannot keep the honest ones out.
 pub const MAX_GROUP_PENDING_DIGESTS: usize = 64;
@@ -466,6 +474,18 @@ pub const MAX_GROUP_RECOVERY_PAGES: u32 = 128;
 pub const GROUP_REQUEST_BURST: u32 = 32;
 /// Requests that a peer of a group may make per second beyond the burst.
 pub const GROUP_REQUESTS_PER_SECOND: u32 = 4;
+/// Gossip of a group, and the heads that come with a request, are counted in units of so many bytes, a message one more: no
+/// head is smaller, so a neighbour has no more signatures checked than it has units.
+pub const GROUP_GOSSIP_UNIT_BYTES: usize = 112;
+/// Units that a neighbour may send in a burst, before any of it is decoded: 1,600 updates of 1 KiB. Five members that
+/// publish 200 times each, all heard through one neighbour, are within it.
+pub const GROUP_GOSSIP_BURST: u32 = 16_384;
+/// Units a second and neighbour beyond the burst: 200 updates of 1 KiB, or 2,000 heartbeats. Signature checks of about 50 µs
+/// take a tenth of a core so.
+pub const GROUP_GOSSIP_PER_SECOND: u32 = 2048;
+/// Heads whose signature was checked that are remembered by their hash, 64 bytes each: a message is passed on only where all
+/// of it is checked, and each of several updates at once carries the heads of the others.
+pub const MAX_GROUP_CHECKED_HEADS: usize = 1024;
 /// Answers to a call to the whole group that wait for their random delay.
 pub const MAX_GROUP_PENDING_ANSWERS: usize = 16;
 /// Producers of one node in one group.
@@ -504,10 +524,9 @@ pub const MAX_GROUP_FETCHES: usize = 4;
 pub const GROUP_LOG_ROWS: usize = 256;
 /// Neighbours of a group below which others are looked for and dialled: the mesh of gossipsub wants six.
 pub const GROUP_PEERS_LOW: usize = 6;
-/// Peers of a group whose idle connections are kept.
-pub const MAX_GROUP_PROTECTED: usize = 8;
-/// Addresses of a ticket that are kept with a membership, to be dialled again.
-pub const MAX_GROUP_ADDRS: usize = 32;
+/// Members that are kept with a membership and their addresses, to be dialled when too few are there; the oldest makes
+/// room.
+pub const MAX_GROUP_KNOWN_PEERS: usize = 8;
 /// How often others are looked for while a group has few neighbours, in seconds; while it has none, a tenth of that.
 pub const GROUP_FIND_SECS: u64 = 60;
 

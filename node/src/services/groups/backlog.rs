@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use cid::Cid;
-use dagmesh_chronosync::{Event, GroupHead, LeafKey, PersistId};
+use dagmesh_chronosync::{Event, GroupHead, LeafKey, MemberList, PersistId};
 use dagmesh_core::limits;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -19,12 +19,14 @@ pub(super) enum Work {
     Head(PersistId, Box<GroupHead>),
     /// Heads of others.
     Store(Vec<GroupHead>),
+    /// The list of members.
+    Members(MemberList),
     /// Something happened.
     Event(Event),
     /// The entries of a session up to its head are held, as far as they can be had.
     Chain(Box<Chain>),
-    /// Contents are whole, or never will be.
-    Contents(LeafKey, Vec<(u64, GroupContent)>),
+    /// Contents of a session that are whole, and one that never will be, with the reason.
+    Contents(LeafKey, Vec<(u64, GroupContent)>, Option<(u64, String)>),
 }
 
 /// What a producer's chain holds below a head.

@@ -35,8 +35,6 @@ use crate::{
 const SLICE: Duration = Duration::from_secs(limits::SYNC_SLICE_SECS);
 /// Contents of one session that are fetched together.
 const CONTENTS: usize = 64;
-/// Waiting contents that are looked at in one go.
-const WINDOW: usize = 1024;
 
 /// How the entries of a group are read. They carry no numbers: those follow from the head's.
 const ENTRIES: Schema = Schema {
@@ -65,15 +63,12 @@ pub(super) async fn run(member: Arc<Member>) {
             let this = Arc::clone(&member);
             member.context.spawn(async move { this.fetch_entries(wanted, place).await });
         }
-        match contents_due(&member).await {
-            Ok(batches) => {
-                for (key, rows) in batches {
-                    let Some(place) = place(&member).await else { return };
-                    let this = Arc::clone(&member);
-                    member.context.spawn(async move { this.fetch_contents(key, rows, place).await });
-                }
-            }
-            Err(error) => tracing::warn!(group = member.name, %error, "waiting contents could not be read"),
+        let due = member.tracker.lock().contents_due(now);
+        for key in due {
+            let Some(place) = place(&member).await else { return };
+            let Some(rows) = take_contents(&member, &key).await else { continue };
+            let this = Arc::clone(&member);
+            member.context.spawn(async move { this.fetch_contents(key, rows, place).await });
         }
         let next = member.tracker.lock().next_due(now);
         let due = async {
@@ -125,41 +120,28 @@ fn take_entries(member: &Member, key: &LeafKey) -> Option<Wanted> {
     Some(Wanted { key: *key, producer: leaf.producer, head: (number, entry), after, stop })
 }
 
-/// Takes the turns of sessions that have contents waiting.
-async fn contents_due(member: &Arc<Member>) -> Result<Vec<(LeafKey, Vec<(u64, GroupContent)>)>, NodeError> {
-    let (this, id) = (Arc::clone(member), *member.group.as_bytes());
-    member
-        .context
-        .blocking(move |store| {
-            let mut batches: Vec<(LeafKey, Vec<(u64, GroupContent)>)> = Vec::new();
-            let mut from = 0;
-            loop {
-                let rows = store.group_contents(&id, from, WINDOW)?;
-                let Some((last, _)) = rows.last() else { break };
-                from = last.saturating_add(1);
-                let mut tracker = this.tracker.lock();
-                for (index, row) in rows.into_iter().filter(|(_, row)| row.broken.is_none()) {
-                    let Ok(producer) = PeerId::from_bytes(&row.producer) else { continue };
-                    let key = LeafKey::new(&producer, row.session);
-                    if let Some((_, batch)) = batches.iter_mut().find(|(known, _)| *known == key) {
-                        if batch.len() < CONTENTS {
-                            batch.push((index, row));
-                        }
-                    } else if batches.len() < limits::MAX_GROUP_FETCHES
-                        && let Some(leaf) = tracker.leaves.get_mut(&key)
-                        && leaf.contents.is_due(Instant::now())
-                    {
-                        leaf.contents.busy = true;
-                        batches.push((key, vec![(index, row)]));
-                    }
-                }
-                if batches.len() >= limits::MAX_GROUP_FETCHES {
-                    break;
-                }
-            }
-            Ok(batches)
-        })
-        .await
+/// Takes the turn of a session's contents, if it is still due and there are any.
+async fn take_contents(member: &Member, key: &LeafKey) -> Option<Vec<(u64, GroupContent)>> {
+    {
+        let mut tracker = member.tracker.lock();
+        let leaf = tracker.leaves.get_mut(key).filter(|leaf| leaf.contents.is_due(Instant::now()))?;
+        leaf.contents.busy = true;
+        // What is written from here on says so again.
+        leaf.waiting = false;
+    }
+    let (id, leaf) = (*member.group.as_bytes(), (key.name, key.session));
+    let rows = member.context.blocking(move |store| Ok(store.group_contents(&id, &leaf, CONTENTS)?)).await;
+    let mut tracker = member.tracker.lock();
+    let leaf = tracker.leaves.get_mut(key)?;
+    match rows {
+        Ok(rows) if !rows.is_empty() => return Some(rows),
+        Ok(_) => leaf.contents.done(),
+        Err(error) => {
+            tracing::warn!(group = member.name, %error, "waiting contents could not be read");
+            leaf.contents_failed(Instant::now());
+        }
+    }
+    None
 }
 
 impl Member {
@@ -246,22 +228,23 @@ impl Member {
         let done = Arc::new(AtomicUsize::new(0));
         let ended = tokio::time::timeout(SLICE, self.sync_contents(&key, &rows, &done)).await;
         let whole = done.load(Ordering::Acquire).min(rows.len());
-        let mut finished: Vec<_> = rows.iter().take(whole).cloned().collect();
+        let finished: Vec<_> = rows.iter().take(whole).cloned().collect();
+        let mut broken = None;
         if let Ok(Err(error)) = &ended {
             tracing::debug!(group = self.name, %error, whole, of = rows.len(), "contents of a group are not all here");
             // It is the DAG that is wrong, whoever sends it.
             if let (FetchError::Walk(error), Some((index, row))) = (error, rows.get(whole)) {
                 tracing::info!(group = self.name, content = %row.content, %error, "a content cannot be walked");
-                finished.push((*index, GroupContent { broken: Some(error.to_string()), ..row.clone() }));
+                broken = Some((*index, error.to_string()));
             }
         }
-        if finished.is_empty() {
+        if finished.is_empty() && broken.is_none() {
             if let Some(leaf) = self.tracker.lock().leaves.get_mut(&key) {
-                leaf.contents.failed(Instant::now());
+                leaf.contents_failed(Instant::now());
             }
             return self.wanted.notify_one();
         }
-        self.backlog.push(Work::Contents(key, finished));
+        self.backlog.push(Work::Contents(key, finished, broken));
     }
 
     /// Fetches contents from one after another; `done` counts those that are whole.
@@ -377,7 +360,9 @@ fn read_chain(store: &Store, wanted: &Wanted) -> Result<Option<Chain>, StoreErro
         }
     }
     let length = links.len() as u64;
-    if !wanted.is_whole() {
+    if length < wanted.span() && next.is_none() {
+        reason = reason.or_else(|| Some("its chain ends before them".to_owned()));
+    } else if !wanted.is_whole() {
         let max = limits::MAX_GROUP_HISTORY;
         reason = reason.or_else(|| Some(format!("at most {max} publications are caught up on at once")));
     } else if let Some(stop) = wanted.stop
@@ -388,8 +373,6 @@ fn read_chain(store: &Store, wanted: &Wanted) -> Result<Option<Chain>, StoreErro
         reason =
             Some(format!("its chain does not lead back to entry {stop}, which was told as number {}", wanted.after));
         links.clear();
-    } else if length < wanted.span() && next.is_none() {
-        reason = reason.or_else(|| Some("its chain ends before them".to_owned()));
     }
     links.reverse();
     Ok(Some(Chain { key: wanted.key, head: wanted.head, after: wanted.after, entries: links, reason }))

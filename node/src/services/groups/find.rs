@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use libp2p::PeerId;
 
 use super::member::Member;
-use crate::{services::rendezvous, store::GroupRecord};
+use crate::{services::rendezvous, store::GroupPeer, swarm::without_peer};
 
 /// Members dialled at once.
 const DIALLED_AT_ONCE: usize = 4;
@@ -19,7 +19,7 @@ pub(super) fn key(group: &GroupId) -> Option<Vec<u8>> {
 }
 
 /// Keeps the group's neighbours, as far as there are any, for as long as it is taken part in.
-pub(super) async fn run(member: Arc<Member>, record: GroupRecord) {
+pub(super) async fn run(member: Arc<Member>) {
     let (swarm, own) = (&member.context.swarm, member.producer());
     if let Some(key) = key(&member.group) {
         let swarm = swarm.clone();
@@ -32,9 +32,10 @@ pub(super) async fn run(member: Arc<Member>, record: GroupRecord) {
     loop {
         let before = member.peers().len();
         if before < limits::GROUP_PEERS_LOW {
-            // Whoever a ticket named comes first: its addresses are known, and were good.
+            // Whoever a ticket named, or was there, comes first: its addresses are known, and were good.
             let mut told = Vec::new();
-            for known in record.peers.iter().rev() {
+            let known = member.known.lock().clone();
+            for known in known.iter().rev() {
                 let Some(peer) = known.id().filter(|peer| *peer != own) else { continue };
                 for addr in &known.addrs {
                     let _stopping = swarm.add_address(peer, addr.clone()).await;
@@ -64,6 +65,25 @@ pub(super) async fn run(member: Arc<Member>, record: GroupRecord) {
             tokio::select! {
                 () = &mut pause => break,
                 alone = left => if alone && before > 0 { break },
+                () = member.seek.notified() => break,
+            }
+        }
+    }
+}
+
+/// Keeps where neighbours can be dialled, so that a restart finds them without anybody's help.
+pub(super) async fn remember(member: Arc<Member>) {
+    loop {
+        member.met.notified().await;
+        for peer in member.peers().into_iter().take(limits::MAX_GROUP_KNOWN_PEERS) {
+            // Known as soon as it has said who it is.
+            let addrs = member.context.swarm.find_peer(peer).await.unwrap_or_default();
+            let addrs: Vec<_> = addrs.iter().map(without_peer).take(limits::MAX_ADDRS_PER_PEER).collect();
+            if addrs.is_empty() {
+                continue;
+            }
+            if let Err(error) = member.remember(vec![GroupPeer::new(&peer, addrs)]).await {
+                tracing::debug!(group = member.name, %peer, %error, "where a member is was not kept");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! One group that this node takes part in: its machine, and what carries out what that wants.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +12,8 @@ use std::{
 use bytes::Bytes;
 use cid::Cid;
 use dagmesh_chronosync::{
-    Acceptance, Body, CallId, Config, Effect, Entry, Group as Machine, GroupHead, GroupId, Input, net,
+    Acceptance, Body, CallId, Config, Effect, Entry, Group as Machine, GroupHead, GroupId, Input, MemberList,
+    Membership, net,
 };
 use dagmesh_core::limits;
 use dagmesh_dag::Block;
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     error::{ErrorKind, NodeError},
     services::{Context, driven::Driven, unix_ms},
-    store::GroupRecord,
+    store::{GroupPeer, GroupRecord, Store},
     swarm::{Held, HeldMessage},
     types::GroupEvent,
 };
@@ -58,11 +59,17 @@ pub(super) struct Member {
     pub(super) name: String,
     /// Whose list says who may write; none where the group is open.
     pub(super) owner: Option<PeerId>,
+    /// Members that tickets named, or that were there, and where they can be dialled.
+    pub(super) known: Mutex<Vec<GroupPeer>>,
     pub(super) machine: Driven<Machine>,
     pub(super) backlog: Backlog,
     pub(super) tracker: Mutex<Tracker>,
     /// There may be something to fetch.
     pub(super) wanted: Notify,
+    /// There is somebody new to dial.
+    pub(super) seek: Notify,
+    /// Somebody came.
+    pub(super) met: Notify,
     /// Who came or went.
     pub(super) neighbours: Notify,
     /// Rows of the log.
@@ -80,6 +87,8 @@ pub(super) struct Member {
     held: Mutex<BTreeMap<u64, Held>>,
     asked: Mutex<BTreeMap<u64, oneshot::Sender<Option<Vec<u8>>>>>,
     tokens: AtomicU64,
+    /// One change of the list at a time.
+    listing: tokio::sync::Mutex<()>,
     /// Our last entry; one publication at a time is made.
     publishing: tokio::sync::Mutex<Option<Cid>>,
     waiting: Semaphore,
@@ -102,10 +111,10 @@ impl Member {
     ) -> Result<Arc<Self>, NodeError> {
         let context = Context { stop: context.stop.child_token(), ..context.clone() };
         let id = *group.as_bytes();
-        let (heads, progress, ends) = context
+        let (heads, progress, waiting, ends) = context
             .blocking(move |store| {
                 let ends = Ends { log: store.group_log_end(&id)?, gaps: store.group_gaps_end(&id)? };
-                Ok((store.group_heads(&id)?, store.group_progress(&id)?, ends))
+                Ok((store.group_heads(&id)?, store.group_progress(&id)?, store.group_waiting(&id)?, ends))
             })
             .await?;
         let mut restored = Vec::with_capacity(heads.len());
@@ -117,27 +126,48 @@ impl Member {
         }
         let own = context.key.public().to_peer_id();
         let progress: BTreeMap<_, _> = progress.into_iter().collect();
-        let mut tracker = Tracker::default();
-        for head in &restored {
-            let key = head.key();
-            let progress = progress.get(&(key.name, key.session)).copied().unwrap_or_default();
-            tracker.leaves.insert(key, Leaf::new(head.producer(), progress));
-            tracker.restore(head);
-        }
+        let waiting: BTreeSet<_> = waiting.into_iter().collect();
         let ours = restored.iter().filter(|head| head.producer() == own);
         let last = ours.max_by_key(|head| head.session()).and_then(|head| head.content().copied());
 
-        let machine = Machine::new(std::time::Instant::now(), config(group, &record));
+        let owner = record.owner.as_ref().and_then(|owner| PeerId::from_bytes(owner).ok());
+        let membership = owner.map_or(Membership::Open, |owner| Membership::Closed { owner });
+        let config = Config { membership, ..Config::new(group, unix_ms(), rand::random()) };
+        let machine = Driven::new(Machine::new(std::time::Instant::now(), config));
+        if let (Some(owner), Some(list)) = (owner, &record.members) {
+            match MemberList::decode(&group, &owner, list) {
+                Ok(list) => machine.input(Input::Members(list)),
+                Err(error) => tracing::warn!(group = record.name, %error, "the stored list of members is left out"),
+            }
+        }
+        machine.input(Input::Restored(restored));
+        // What of the state is not told is caught up on.
+        let mut tracker = Tracker::default();
+        machine.look(|machine| {
+            for head in machine.state().heads() {
+                let key = head.key();
+                let progress = progress.get(&(key.name, key.session)).copied().unwrap_or_default();
+                let mut leaf = Leaf::new(head.producer(), progress);
+                leaf.aim(head, true);
+                leaf.waiting = waiting.contains(&(key.name, key.session));
+                tracker.leaves.insert(key, leaf);
+            }
+        });
+        let key = Box::new((*context.key).clone());
+        machine.input(Input::AddProducer { key, session: record.session });
         let (voice, saying) = mpsc::channel(limits::GROUP_VOICE_QUEUE);
         let this = Arc::new(Self {
             places,
             group,
             name: record.name.clone(),
-            owner: None,
-            machine: Driven::new(machine),
+            owner,
+            known: Mutex::new(record.peers),
+            machine,
             backlog: Backlog::new(),
             tracker: Mutex::new(tracker),
             wanted: Notify::new(),
+            seek: Notify::new(),
+            met: Notify::new(),
             neighbours: Notify::new(),
             entries: AtomicU64::new(ends.log),
             changes: watch::Sender::new(0),
@@ -150,32 +180,25 @@ impl Member {
             held: Mutex::default(),
             asked: Mutex::default(),
             tokens: AtomicU64::new(0),
+            listing: tokio::sync::Mutex::default(),
             publishing: tokio::sync::Mutex::new(last),
             waiting: Semaphore::new(limits::MAX_GROUP_PUBLISH_QUEUE),
             published: Mutex::default(),
             context,
         });
-        this.machine.input(Input::Restored(restored));
-        let key = Box::new((*this.context.key).clone());
-        this.machine.input(Input::AddProducer { key, session: record.session });
         let gossip = this.context.swarm.subscribe_held(this.topic()).await?;
-        this.run(gossip, saying, ends, record);
+        this.run(gossip, saying, ends);
         Ok(this)
     }
 
-    fn run(
-        self: &Arc<Self>,
-        mut gossip: mpsc::Receiver<HeldMessage>,
-        mut saying: mpsc::Receiver<Say>,
-        ends: Ends,
-        record: GroupRecord,
-    ) {
+    fn run(self: &Arc<Self>, mut gossip: mpsc::Receiver<HeldMessage>, mut saying: mpsc::Receiver<Say>, ends: Ends) {
         let context = &self.context;
         let this = Arc::clone(self);
         context.spawn(async move { this.machine.run(|effect| this.act(effect)).await });
         context.spawn(writer::run(Arc::clone(self), ends));
         context.spawn(fetch::run(Arc::clone(self)));
-        context.spawn(find::run(Arc::clone(self), record));
+        context.spawn(find::run(Arc::clone(self)));
+        context.spawn(find::remember(Arc::clone(self)));
         let this = Arc::clone(self);
         context.spawn(async move {
             while let Some(message) = gossip.recv().await {
@@ -217,6 +240,7 @@ impl Member {
         self.machine.input(Input::PeerJoined(peer));
         self.tracker.lock().hope();
         self.wanted.notify_one();
+        self.met.notify_one();
         self.neighbours.notify_one();
     }
 
@@ -227,13 +251,70 @@ impl Member {
     }
 
     /// Whether this producer's heads are taken.
-    pub(super) fn may_write(&self, _producer: &PeerId) -> bool {
-        self.owner.is_none()
+    pub(super) fn may_write(&self, producer: &PeerId) -> bool {
+        self.owner.is_none_or(|owner| owner == *producer || self.list().1.contains(producer))
     }
 
-    /// The version of the list of who may write, and who stands on it.
-    pub(super) fn list(&self) -> (u64, Vec<PeerId>) {
-        (0, Vec::new())
+    /// The version of the list of who may write, and who stands on it; 0 and nobody where none is known.
+    pub(super) fn list(&self) -> (u64, BTreeSet<PeerId>) {
+        self.machine.look(|machine| {
+            machine.member_list().map_or_else(Default::default, |list| (list.version(), list.members().clone()))
+        })
+    }
+
+    /// Changes the list; for its owner alone. Durable when it answers.
+    pub(super) async fn change_list(&self, add: Vec<PeerId>, remove: &[PeerId]) -> Result<(), NodeError> {
+        let own = self.producer();
+        match self.owner {
+            None => {
+                return Err(NodeError::usage(format!("{} is open to all; it has no list of members", self.name)));
+            }
+            Some(owner) if owner != own => {
+                let refusal = format!("{} is {owner}'s group: only its owner changes its list", self.name);
+                return Err(NodeError::new(ErrorKind::Unauthorised, refusal));
+            }
+            Some(_) => {}
+        }
+        let _one_at_a_time = self.listing.lock().await;
+        let mut events = self.events.subscribe();
+        let (version, mut members) = self.list();
+        members.extend(add);
+        members.retain(|member| !remove.contains(member));
+        let version = version.saturating_add(1);
+        let list = MemberList::sign(&self.context.key, &self.group, version, members, unix_ms());
+        self.machine.input(Input::Members(list.map_err(|error| NodeError::usage(error.to_string()))?));
+        loop {
+            match events.recv().await {
+                Ok(GroupEvent::MembersChanged { version: written }) if written >= version => return Ok(()),
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) if self.list().0 >= version => return Ok(()),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return Err(NodeError::stopping()),
+            }
+        }
+    }
+
+    /// Keeps members and where they are, to dial them when they are missed. The newest come first.
+    pub(super) async fn remember(&self, peers: Vec<GroupPeer>) -> Result<(), NodeError> {
+        let known = {
+            let mut known = self.known.lock();
+            if peers.iter().all(|peer| known.contains(peer)) {
+                return Ok(());
+            }
+            known.retain(|known| peers.iter().all(|peer| peer.peer != known.peer));
+            known.extend(peers);
+            let over = known.len().saturating_sub(limits::MAX_GROUP_KNOWN_PEERS);
+            known.drain(..over);
+            known.clone()
+        };
+        let id = *self.group.as_bytes();
+        let keep = move |store: &Store| {
+            Ok(store.transaction(|batch| {
+                let Some(record) = batch.group(&id)? else { return Ok(()) };
+                batch.set_group(&id, &GroupRecord { peers: known, ..record })
+            })?)
+        };
+        self.context.blocking(keep).await
     }
 
     /// The peers of the group that are connected.
@@ -351,6 +432,7 @@ impl Member {
             }
             Effect::PersistSession { id, session, .. } => self.backlog.push(Work::Session(id, session)),
             Effect::PersistHead { id, head } => self.backlog.push(Work::Head(id, head)),
+            Effect::StoreMembers(list) => self.backlog.push(Work::Members(list)),
             Effect::Store(heads) => self.backlog.push(Work::Store(heads)),
             Effect::Event(event) => self.backlog.push(Work::Event(event)),
         }
@@ -397,8 +479,4 @@ impl Member {
 /// The topic of a group.
 pub(super) fn topic(group: &GroupId) -> String {
     format!("/dagmesh/groups/{}", HEXLOWER.encode(group.as_bytes()))
-}
-
-fn config(group: GroupId, _record: &GroupRecord) -> Config {
-    Config::new(group, unix_ms(), rand::random())
 }

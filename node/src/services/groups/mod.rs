@@ -19,18 +19,19 @@ mod writer;
 use std::{collections::BTreeMap, sync::Arc};
 
 use cid::Cid;
-use dagmesh_chronosync::{Body, GroupId, net};
+use dagmesh_chronosync::{Body, GroupId, MemberList, net};
 use dagmesh_core::limits;
 use dagmesh_dag::{Blockstore, unixfs::Chunker};
 use libp2p::PeerId;
 use parking_lot::Mutex;
+use serde_bytes::ByteBuf;
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 
 use self::member::{Member, Places};
 use super::{Context, files, unix_ms};
 use crate::{
     api::{GroupEventStream, ProgressSink},
-    error::NodeError,
+    error::{ErrorKind, NodeError},
     store::{GroupPeer, GroupRecord},
     swarm::MeshEvent,
     ticket::GroupTarget,
@@ -85,28 +86,34 @@ impl Groups {
     /// Makes a group and takes part in it.
     pub(crate) async fn create(&self, request: GroupCreateRequest) -> Result<GroupInfo, NodeError> {
         let GroupCreateRequest { name, closed, members } = request;
-        if closed {
-            return Err(NodeError::usage("closed groups are not there yet"));
-        }
-        if !members.is_empty() {
+        let own = self.context.key.public().to_peer_id();
+        if !closed && !members.is_empty() {
             return Err(NodeError::usage("an open group has no list of members; closed: true makes one that has"));
         }
-        let id = open_id(&name)?;
-        self.become_member(id, GroupRecord { name, ..GroupRecord::default() }).await?.info().await
+        let id = group_id(&name, closed.then_some(&own))?;
+        let mut record = GroupRecord { name, ..GroupRecord::default() };
+        if closed {
+            // Of a group that was left before, a member who knows a newer list gives it back to us.
+            let members = members.into_iter().collect();
+            let list = MemberList::sign(&self.context.key, &id, 1, members, unix_ms());
+            let list = list.map_err(|error| NodeError::usage(error.to_string()))?;
+            record.owner = Some(ByteBuf::from(own.to_bytes()));
+            record.members = Some(ByteBuf::from(list.encode()));
+        }
+        self.become_member(id, record).await?.info().await
     }
 
     /// Takes part in a group.
     pub(crate) async fn join(&self, request: GroupJoinRequest) -> Result<GroupInfo, NodeError> {
         let GroupJoinRequest { target, wait } = request;
-        let id = open_id(target.name())?;
         let mut record = GroupRecord { name: target.name().to_owned(), ..GroupRecord::default() };
+        let mut owner = None;
         if let GroupTarget::Ticket(ticket) = &target {
-            if ticket.owner().is_some() {
-                return Err(NodeError::usage("closed groups are not there yet"));
-            }
+            owner = ticket.owner();
+            record.owner = owner.map(|owner| ByteBuf::from(owner.to_bytes()));
             record.peers = vec![GroupPeer::new(&ticket.peer(), ticket.addrs().to_vec())];
         }
-        let member = self.become_member(id, record).await?;
+        let member = self.become_member(group_id(target.name(), owner.as_ref())?, record).await?;
         if wait {
             let mut initialized = member.initialized.subscribe();
             tokio::select! {
@@ -151,6 +158,10 @@ impl Groups {
         progress: ProgressSink,
     ) -> Result<GroupPublished, NodeError> {
         let member = self.member(&request.name)?;
+        if !member.may_write(&member.producer()) {
+            let refusal = format!("{} is closed, and we are not on its owner's list", member.name);
+            return Err(NodeError::new(ErrorKind::Unauthorised, refusal));
+        }
         // Held until the entry refers to what was imported.
         let _protection = self.context.store.protect();
         let (body, content) = match request.body {
@@ -181,7 +192,7 @@ impl Groups {
     pub(crate) async fn members(&self, request: GroupMembersRequest) -> Result<GroupMembers, NodeError> {
         let member = self.member(&request.name)?;
         if !(request.add.is_empty() && request.remove.is_empty()) {
-            return Err(NodeError::usage(format!("{} is open to all; it has no list of members", member.name)));
+            member.change_list(request.add, &request.remove).await?;
         }
         Ok(member.members())
     }
@@ -224,6 +235,8 @@ impl Groups {
         let _one_at_a_time = self.changing.lock().await;
         let known = self.members.lock().get(&id).cloned();
         if let Some(member) = known {
+            member.remember(record.peers).await?;
+            member.seek.notify_one();
             return Ok(member);
         }
         if self.member(&record.name).is_ok() {
@@ -291,6 +304,7 @@ impl Groups {
     }
 }
 
-fn open_id(name: &str) -> Result<GroupId, NodeError> {
-    GroupId::open(name).map_err(|error| NodeError::usage(error.to_string()))
+fn group_id(name: &str, owner: Option<&PeerId>) -> Result<GroupId, NodeError> {
+    let id = owner.map_or_else(|| GroupId::open(name), |owner| GroupId::closed(name, owner));
+    id.map_err(|error| NodeError::usage(error.to_string()))
 }

@@ -17,7 +17,7 @@ use super::member::Member;
 use crate::{
     api::GroupEventStream,
     error::NodeError,
-    store::{GroupGap, GroupKey, GroupLogRow, Store},
+    store::{GroupGap, GroupKey, GroupLeaf, GroupLogRow, Store},
     ticket::GroupTicket,
     types::{GroupEntry, GroupEvent, GroupHeadInfo, GroupInfo, GroupMember, GroupMembers, GroupState},
 };
@@ -131,8 +131,11 @@ impl Member {
                     (from, before.iter().take_while(|(_, gap)| gap.at < from).count() as u64, Vec::new())
                 }
                 None => {
-                    let waiting = store.group_contents(&id, 0, WAITING)?;
-                    let waiting = waiting.into_iter().map(|(index, row)| (index, row.content)).collect();
+                    let mut waiting = Vec::new();
+                    for leaf in store.group_waiting(&id)? {
+                        let rows = store.group_contents(&id, &leaf, WAITING.saturating_sub(waiting.len()))?;
+                        waiting.extend(rows.into_iter().map(|(index, row)| (index, leaf, row.content)));
+                    }
                     (store.group_log_end(&id)?, store.group_gaps_end(&id)?, waiting)
                 }
             })
@@ -165,7 +168,7 @@ struct Watcher {
     next: u64,
     gap: u64,
     /// Contents that were told of and are not whole.
-    waiting: Vec<(u64, cid::Cid)>,
+    waiting: Vec<(u64, GroupLeaf, cid::Cid)>,
     ready: VecDeque<GroupEvent>,
     changes: watch::Receiver<u64>,
     /// Until it is told.
@@ -219,12 +222,15 @@ impl Watcher {
             let entries = read_log(store, &id, next, limits::GROUP_LOG_ROWS)?;
             let gaps = store.group_gaps(&id, gap, limits::GROUP_LOG_ROWS)?;
             let (mut still, mut whole) = (Vec::new(), Vec::new());
-            let known = entries.iter().filter_map(|entry| Some((entry.index, entry.head?)));
-            for (index, content) in waiting.into_iter().chain(known) {
-                match store.group_content(&id, index)? {
-                    Some(_) if still.len() < WAITING => still.push((index, content)),
-                    Some(_) => {}
-                    None => whole.push(GroupEvent::Fetched { index, head: content }),
+            let known = entries.iter().filter_map(|entry| {
+                let LeafKey { name, session } = LeafKey::new(&entry.producer, entry.session);
+                Some((entry.index, (name, session), entry.head?))
+            });
+            for (index, leaf, content) in waiting.into_iter().chain(known) {
+                if !store.group_content_waits(&id, &leaf, index)? {
+                    whole.push(GroupEvent::Fetched { index, head: content });
+                } else if still.len() < WAITING {
+                    still.push((index, leaf, content));
                 }
             }
             Ok((entries, gaps, still, whole))

@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
+use dagmesh_chronosync::{Entry, Gossip, GroupHead, HeadBytes, HeadList, Payload, Summary, Update};
 use dagmesh_dag::Block;
 use dagmesh_dagsync::Flow;
 use futures::StreamExt;
+use libp2p::identity::Keypair;
 
 use super::*;
 use crate::{
@@ -158,7 +160,7 @@ async fn what_members_publish_reaches_the_others_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bursts_at_the_same_time_converge_and_each_is_told_once() {
-    const EACH: usize = 100;
+    const EACH: usize = 50;
     let homes = [home(), home(), home()];
     let (a, b, c) = (start(homes[0].path()).await, start(homes[1].path()).await, start(homes[2].path()).await);
     join(&a, None).await;
@@ -280,4 +282,133 @@ async fn contents_are_fetched_as_far_as_they_have_changed() {
     }
     a.shutdown().await.expect("stops");
     b.shutdown().await.expect("stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_closed_group_those_on_the_owners_list_write() {
+    let homes = [home(), home()];
+    let (a, b) = (start(homes[0].path()).await, start(homes[1].path()).await);
+    let members = |add: Vec<PeerId>, remove| GroupMembersRequest { name: GROUP.to_owned(), add, remove };
+    let made = a.group(GROUP).create(true, Vec::new()).await.expect("makes");
+    assert_eq!((made.closed, made.owner, made.writable), (true, Some(a.peer_id()), true));
+    let joined = join(&b, Some(&a)).await;
+    assert_eq!((joined.id, joined.writable), (made.id.clone(), false));
+    meet(&a, &b).await;
+    let refused = b.group(GROUP).send("let me in").await.expect_err("not on the list");
+    assert_eq!(refused.kind, ErrorKind::Unauthorised);
+    let refused = b.group_members(members(vec![b.peer_id()], vec![])).await.expect_err("not the owner");
+    assert_eq!(refused.kind, ErrorKind::Unauthorised);
+
+    let mut events = watch(&b, Some(0)).await;
+    let changed = |event: &GroupEvent| match event {
+        GroupEvent::MembersChanged { version } => Some(*version),
+        _ => None,
+    };
+    let listed = a.group_members(members(vec![b.peer_id()], vec![])).await.expect("changes");
+    assert_eq!(listed.version, 2);
+    while event(&mut events, "list", changed).await < 2 {}
+    say(&b, "thank you").await;
+    agree(&[&a, &b], 1).await;
+    a.shutdown().await.expect("stops");
+    drop(a);
+    let a = start(homes[0].path()).await;
+    meet(&a, &b).await;
+    let listed = a.group_members(members(vec![], vec![b.peer_id()])).await.expect("changes");
+    assert_eq!(listed.version, 3, "the list outlives a restart");
+    while event(&mut events, "list", changed).await < 3 {}
+    let refused = b.group(GROUP).send("once more").await.expect_err("off the list");
+    assert_eq!(refused.kind, ErrorKind::Unauthorised);
+    assert_eq!((state(&b).await.leaves, texts(&log(&b).await)), (0, vec!["thank you"]), "what it said stays said");
+    // The group's name is taken.
+    let open = b.group_join(GroupJoinRequest { target: GROUP.parse().expect("a name"), wait: false }).await;
+    assert_eq!(open.expect_err("another group of this name").kind, ErrorKind::Usage);
+    a.shutdown().await.expect("stops");
+    b.shutdown().await.expect("stops");
+}
+
+/// A producer that signs what it likes, and serves nothing.
+struct Liar {
+    key: Keypair,
+    swarm: crate::swarm::SwarmHandle,
+    group: GroupId,
+}
+
+impl Liar {
+    async fn start(victim: &Node) -> Self {
+        let key = Keypair::generate_ed25519();
+        let config = crate::swarm::SwarmConfig::for_profile(Profile::Test);
+        let running = crate::swarm::start(config, key.clone(), Box::new(crate::swarm::AcceptAll)).await;
+        let swarm = running.expect("starts").handle;
+        swarm.connect(victim.addrs().await.expect("addresses").swap_remove(0)).await.expect("connects");
+        let liar = Self { key, swarm, group: GroupId::open(GROUP).expect("a name") };
+        let topic = member::topic(&liar.group);
+        until("subscriber", async || {
+            let peers = liar.swarm.peers().await.expect("peers");
+            peers.iter().any(|peer| peer.topics.contains(&topic)).then_some(())
+        })
+        .await;
+        liar
+    }
+
+    /// Says that its session 1 is at this number, with this payload.
+    async fn claim(&self, sequence: u64, payload: Payload) {
+        let head = GroupHead::sign(&self.key, &self.group, 1, sequence, payload, 1).expect("signs");
+        let changed = HeadList::new(vec![HeadBytes::new(head.encode()).expect("fits")]).expect("fits");
+        let state = Summary { members: 0, root: [7; 32], leaves: 1, sum: sequence };
+        let update = Update { previous: [8; 32], state, changed, vector: HeadList::default() };
+        let message = Gossip::Update(update).encode().expect("encodes");
+        self.swarm.publish(member::topic(&self.group), message).await.expect("somebody is there");
+    }
+}
+
+fn entry(previous: Option<Cid>, text: &str) -> Block {
+    Entry { previous, time: 1, body: Body::Text(text.to_owned()) }.to_block().expect("a block")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_a_chain_does_not_hold_are_one_gap_and_hold_up_nobody() {
+    let homes = [home(), home()];
+    let (a, b) = (start(homes[0].path()).await, start(homes[1].path()).await);
+    join(&a, None).await;
+    join(&b, Some(&a)).await;
+    meet(&a, &b).await;
+    let liar = Liar::start(&b).await;
+    let mut events = watch(&b, Some(0)).await;
+    let gap = |event: &GroupEvent| match event {
+        GroupEvent::Gap { first, last, .. } => Some((*first, *last)),
+        _ => None,
+    };
+    // A thousand publications are claimed, and two of them exist: one beside the head, one at another member.
+    let one = entry(None, "one");
+    let two = entry(Some(*one.cid()), "two");
+    a.blockstore().put_many(std::slice::from_ref(&one)).expect("puts");
+    liar.claim(1000, Entry::payload(&two).expect("an entry")).await;
+    assert_eq!(event(&mut events, "gap", gap).await, (1, 998));
+    for (seq, text) in [(999, "one"), (1000, "two")] {
+        let told = next_entry(&mut events).await;
+        assert_eq!((told.seq, told.text.as_deref()), (seq, Some(text)));
+    }
+    // Another history than the one that was told.
+    liar.claim(1001, Entry::payload(&entry(Some(*one.cid()), "forked")).expect("an entry")).await;
+    assert_eq!(event(&mut events, "gap", gap).await, (1001, 1001));
+    // Bytes that are not the entry that is named.
+    let (named, other) = (entry(None, "named"), entry(None, "other"));
+    let inline = Payload::inline(other.data()).expect("short").inline;
+    liar.claim(1002, Payload { content: Some(*named.cid()), inline }).await;
+    assert_eq!(event(&mut events, "gap", gap).await, (1002, 1002));
+    // An entry that nobody has: it is waited for, and nobody waits with it.
+    liar.claim(1004, Payload::content(*entry(None, "withheld").cid())).await;
+    until("claim", async || (state(&b).await.missing == 2).then_some(())).await;
+    say(&a, "hello").await;
+    assert_eq!(next_entry(&mut events).await.text.as_deref(), Some("hello"));
+    // Whoever looks later is told the same, in the same order.
+    let mut again = watch(&b, Some(0)).await;
+    assert_eq!(event(&mut again, "gap", gap).await, (1, 998));
+    assert_eq!(next_entry(&mut again).await.seq, 999);
+    let log = log(&b).await;
+    assert_eq!(texts(&log), ["one", "two", "hello"]);
+    assert_eq!(log.iter().map(|entry| entry.index).collect::<Vec<_>>(), [0, 1, 2]);
+    for node in [a, b] {
+        node.shutdown().await.expect("stops");
+    }
 }

@@ -25,6 +25,8 @@ pub(super) struct Leaf {
     pub(super) target: Option<(u64, Option<Cid>)>,
     /// Up to which number of those not told yet they were learnt by catching up, or not.
     ranges: VecDeque<(u64, bool)>,
+    /// Whether it may have contents that are to become whole.
+    pub(super) waiting: bool,
     /// When its entries are fetched, and its contents.
     pub(super) entries: Turn,
     pub(super) contents: Turn,
@@ -67,7 +69,7 @@ impl Turn {
 impl Leaf {
     pub(super) fn new(producer: PeerId, progress: GroupProgress) -> Self {
         let (entries, contents) = (Turn::default(), Turn::default());
-        Self { producer, progress, target: None, ranges: VecDeque::new(), entries, contents }
+        Self { producer, progress, target: None, ranges: VecDeque::new(), waiting: false, entries, contents }
     }
 
     /// A newer head is known.
@@ -103,6 +105,18 @@ impl Leaf {
         self.ranges.front().is_none_or(|(_, recovery)| *recovery)
     }
 
+    /// Some of its contents are whole; there may be more.
+    pub(super) fn contents_done(&mut self) {
+        self.contents.done();
+        self.waiting = true;
+    }
+
+    /// None of its contents became whole.
+    pub(super) fn contents_failed(&mut self, now: Instant) {
+        self.contents.failed(now);
+        self.waiting = true;
+    }
+
     /// Publications that are known of and not told.
     pub(super) fn missing(&self) -> u64 {
         self.target.map_or(0, |(number, _)| number.saturating_sub(self.progress.told))
@@ -116,10 +130,15 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    /// Takes a head of the stored state: what of it is not told is caught up on.
-    pub(super) fn restore(&mut self, head: &GroupHead) {
-        let new = || Leaf::new(head.producer(), GroupProgress::default());
-        self.leaves.entry(head.key()).or_insert_with(new).aim(head, true);
+    /// Forgets sessions of which everything is told, until so many are left: what is known of them is on the disk.
+    pub(super) fn forget_told(&mut self, left: usize) {
+        let mut over = self.leaves.len().saturating_sub(left);
+        self.leaves.retain(|_, leaf| {
+            let told = leaf.target.is_none() && !leaf.waiting && !leaf.entries.busy && !leaf.contents.busy;
+            let forget = told && over > 0;
+            over -= usize::from(forget);
+            !forget
+        });
     }
 
     /// Takes over what the writer has made durable.
@@ -127,6 +146,7 @@ impl Tracker {
         match self.leaves.get_mut(&key) {
             Some(known) => {
                 (known.progress, known.target, known.ranges) = (leaf.progress, leaf.target, leaf.ranges);
+                known.waiting |= leaf.waiting;
             }
             None => {
                 self.leaves.insert(key, leaf);
@@ -146,6 +166,12 @@ impl Tracker {
     pub(super) fn due(&self, now: Instant) -> Vec<LeafKey> {
         let known = |leaf: &Leaf| matches!(leaf.target, Some((_, Some(_))));
         let due = self.leaves.iter().filter(|(_, leaf)| known(leaf) && leaf.entries.is_due(now));
+        due.map(|(key, _)| *key).collect()
+    }
+
+    /// The sessions whose contents are to be fetched now.
+    pub(super) fn contents_due(&self, now: Instant) -> Vec<LeafKey> {
+        let due = self.leaves.iter().filter(|(_, leaf)| leaf.waiting && leaf.contents.is_due(now));
         due.map(|(key, _)| *key).collect()
     }
 

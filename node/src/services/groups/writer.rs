@@ -7,7 +7,8 @@ use std::{
 };
 
 use cid::Cid;
-use dagmesh_chronosync::{Body, Entry, Event, GroupHead, Input, LeafKey};
+use dagmesh_chronosync::{Body, Entry, Event, GroupHead, Input, LeafKey, MemberList};
+use dagmesh_core::limits::MAX_GROUP_LEAVES;
 use dagmesh_dag::Block;
 use libp2p::PeerId;
 use serde_bytes::ByteBuf;
@@ -37,16 +38,20 @@ pub(super) struct Ends {
 /// What one transaction holds.
 struct Draft<'a> {
     member: &'a Member,
+    store: &'a Store,
     ends: Ends,
     /// Leaves as they are once it is written.
     leaves: BTreeMap<LeafKey, Leaf>,
     heads: BTreeMap<LeafKey, GroupHead>,
     session: Option<u64>,
+    list: Option<MemberList>,
     blocks: Vec<Block>,
     rows: Vec<(u64, GroupLogRow)>,
     gaps: Vec<(u64, GroupGap)>,
-    /// Contents that are to become whole, or never will; `None` where they are.
-    contents: Vec<(u64, Option<GroupContent>)>,
+    /// Contents that are to become whole.
+    contents: Vec<(u64, LeafKey, GroupContent)>,
+    /// Contents that are whole, or, with a reason, never will be.
+    ended: Vec<(u64, LeafKey, Option<String>)>,
     now_ms: u64,
 }
 
@@ -99,33 +104,37 @@ fn write(
 ) -> Result<(Ends, BTreeMap<LeafKey, Leaf>), NodeError> {
     let mut draft = Draft {
         member,
+        store,
         ends,
         leaves: BTreeMap::new(),
         heads: BTreeMap::new(),
         session: None,
+        list: None,
         blocks: Vec::new(),
         rows: Vec::new(),
         gaps: Vec::new(),
         contents: Vec::new(),
+        ended: Vec::new(),
         now_ms: unix_ms(),
     };
     for work in works {
         match work {
             Work::Session(_, session) => draft.session = Some(*session),
-            Work::Head(_, head) => draft.own(head),
+            Work::Members(list) => draft.list = Some(list.clone()),
+            Work::Head(_, head) => draft.own(head)?,
             Work::Store(heads) => draft.heads.extend(heads.iter().map(|head| (head.key(), head.clone()))),
-            Work::Event(Event::New { head, is_recovery, .. }) => draft.news(head, *is_recovery),
+            Work::Event(Event::New { head, is_recovery, .. }) => draft.news(head, *is_recovery)?,
             // Told when it was written, unless its entry was not the next.
-            Work::Event(Event::Published(head)) => draft.news(head, false),
+            Work::Event(Event::Published(head)) => draft.news(head, false)?,
             Work::Event(_) => {}
             Work::Chain(chain) => {
-                draft.chain(chain);
+                draft.chain(chain)?;
                 // What a kill costs of a long chain is one part of it.
                 if draft.rows.len() > MAX_ROWS {
                     draft.commit_parts(store)?;
                 }
             }
-            Work::Contents(key, contents) => draft.contents(key, contents),
+            Work::Contents(key, whole, broken) => draft.ended(key, whole, broken.as_ref())?,
         }
     }
     draft.commit(store)?;
@@ -133,36 +142,49 @@ fn write(
 }
 
 impl Draft<'_> {
-    fn leaf(&mut self, key: &LeafKey, producer: impl FnOnce() -> PeerId) -> &mut Leaf {
-        let known = || self.member.tracker.lock().leaves.get(key).cloned();
-        let leaf = || known().unwrap_or_else(|| Leaf::new(producer(), GroupProgress::default()));
-        self.leaves.entry(*key).or_insert_with(leaf)
+    /// A session as this draft leaves it. One that is not in memory may be on the disk: of a member that was taken off the
+    /// list, or that began many later ones.
+    fn leaf(&mut self, key: &LeafKey, producer: PeerId) -> Result<&mut Leaf, NodeError> {
+        if !self.leaves.contains_key(key) {
+            let known = self.member.tracker.lock().leaves.get(key).cloned();
+            let leaf = match known {
+                Some(leaf) => leaf,
+                None => {
+                    let group = self.member.group.as_bytes();
+                    let progress = self.store.group_progress_of(group, &(key.name, key.session))?;
+                    Leaf::new(producer, progress.unwrap_or_default())
+                }
+            };
+            self.leaves.insert(*key, leaf);
+        }
+        self.leaves.get_mut(key).ok_or_else(|| NodeError::other("a session was lost"))
     }
 
     /// A head of ours: its entry is at hand, and its content is ours.
-    fn own(&mut self, head: &GroupHead) {
+    fn own(&mut self, head: &GroupHead) -> Result<(), NodeError> {
         self.heads.insert(head.key(), head.clone());
         let own = self.member.own_block.lock().clone();
         let block = own.filter(|block| Some(block.cid()) == head.content());
         let Some((block, entry)) = block.and_then(|block| Some((block.clone(), Entry::from_block(&block).ok()?)))
         else {
-            return;
+            return Ok(());
         };
         self.blocks.push(block);
-        let leaf = self.leaf(&head.key(), || head.producer());
+        let leaf = self.leaf(&head.key(), head.producer())?;
         leaf.aim(head, false);
         if head.sequence() == leaf.progress.told + 1 && follows(&entry, leaf) {
             let link = link(head, &entry);
             leaf.progress.base = link.content.or(leaf.progress.base);
             self.tell(&head.key(), head.sequence(), Link { content: None, ..link });
         }
+        Ok(())
     }
 
     /// A head of others. Where its entry is in it and is the next one, it is told at once.
-    fn news(&mut self, head: &GroupHead, recovery: bool) {
-        let leaf = self.leaf(&head.key(), || head.producer());
+    fn news(&mut self, head: &GroupHead, recovery: bool) -> Result<(), NodeError> {
+        let leaf = self.leaf(&head.key(), head.producer())?;
         if head.sequence() <= leaf.progress.told {
-            return;
+            return Ok(());
         }
         leaf.aim(head, recovery);
         match Entry::of_head(head) {
@@ -178,6 +200,7 @@ impl Draft<'_> {
             Ok(None) => self.lost(&head.key(), head.sequence(), None, "its head names no entry".to_owned()),
             Err(error) => self.lost(&head.key(), head.sequence(), head.content().copied(), error.to_string()),
         }
+        Ok(())
     }
 
     fn tell(&mut self, key: &LeafKey, number: u64, link: Link) {
@@ -189,8 +212,8 @@ impl Draft<'_> {
         leaf.tell(number, Some(entry));
         let producer = ByteBuf::from(leaf.producer.to_bytes());
         if let Some(content) = content {
-            let row = GroupContent { producer: producer.clone(), session: key.session, content, broken: None };
-            self.contents.push((index, Some(row)));
+            leaf.waiting = true;
+            self.contents.push((index, *key, GroupContent { producer: producer.clone(), content }));
         }
         let (session, received_ms) = (key.session, self.now_ms);
         let row = GroupLogRow { producer, session, sequence: number, entry, recovery, received_ms };
@@ -209,14 +232,14 @@ impl Draft<'_> {
         self.ends.gaps += 1;
     }
 
-    fn chain(&mut self, chain: &Chain) {
+    fn chain(&mut self, chain: &Chain) -> Result<(), NodeError> {
         let Chain { key, head: (number, entry), after, entries, reason } = chain;
         let producer = self.member.tracker.lock().leaves.get(key).map(|leaf| leaf.producer);
-        let Some(producer) = producer else { return };
-        let told = self.leaf(key, || producer).progress.told;
+        let Some(producer) = producer else { return Ok(()) };
+        let told = self.leaf(key, producer)?.progress.told;
         // Told meanwhile, or said to be lost: what is behind it is looked for anew.
         if told != *after || told >= *number {
-            return;
+            return Ok(());
         }
         let first = number + 1 - (entries.len() as u64).min(*number);
         if first > told + 1 {
@@ -227,16 +250,23 @@ impl Draft<'_> {
         for (link, number) in entries.iter().zip(first..) {
             self.tell(key, number, *link);
         }
+        Ok(())
     }
 
-    fn contents(&mut self, key: &LeafKey, contents: &[(u64, GroupContent)]) {
-        for (index, row) in contents {
-            let whole = row.broken.is_none();
-            self.contents.push((*index, (!whole).then(|| row.clone())));
-            if let (true, Ok(producer)) = (whole, PeerId::from_bytes(&row.producer)) {
-                self.leaf(key, || producer).progress.base = Some(row.content);
+    fn ended(
+        &mut self,
+        key: &LeafKey,
+        whole: &[(u64, GroupContent)],
+        broken: Option<&(u64, String)>,
+    ) -> Result<(), NodeError> {
+        for (index, row) in whole {
+            self.ended.push((*index, *key, None));
+            if let Ok(producer) = PeerId::from_bytes(&row.producer) {
+                self.leaf(key, producer)?.progress.base = Some(row.content);
             }
         }
+        self.ended.extend(broken.map(|(index, reason)| (*index, *key, Some(reason.clone()))));
+        Ok(())
     }
 
     /// Writes a long chain in parts, each whole in itself.
@@ -257,7 +287,7 @@ impl Draft<'_> {
             upto.progress.told = last.sequence;
             upto.progress.entry = Some(last.entry);
             self.rows = part.to_vec();
-            self.contents = contents.iter().filter(|(index, _)| (from..=to).contains(&index)).cloned().collect();
+            self.contents = contents.iter().filter(|(index, ..)| (from..=to).contains(&index)).cloned().collect();
             self.leaves = BTreeMap::from([(key, upto)]);
             self.commit(store)?;
             (self.rows, self.contents, self.gaps) = Default::default();
@@ -269,10 +299,11 @@ impl Draft<'_> {
     fn commit(&self, store: &Store) -> Result<(), NodeError> {
         let group = self.member.group.as_bytes();
         store.transaction(|batch| {
-            if let Some(session) = self.session
+            if (self.session.is_some() || self.list.is_some())
                 && let Some(mut record) = batch.group(group)?
             {
-                record.session = Some(session);
+                record.session = self.session.or(record.session);
+                record.members = self.list.as_ref().map(|list| ByteBuf::from(list.encode())).or(record.members);
                 batch.set_group(group, &record)?;
             }
             batch.put_blocks(&self.blocks)?;
@@ -288,11 +319,11 @@ impl Draft<'_> {
             for (number, gap) in &self.gaps {
                 batch.put_group_gap(group, *number, gap)?;
             }
-            for (index, content) in &self.contents {
-                match content {
-                    Some(content) => batch.put_group_content(group, *index, content)?,
-                    None => batch.remove_group_content(group, *index)?,
-                }
+            for (index, key, content) in &self.contents {
+                batch.put_group_content(group, &(key.name, key.session), *index, content)?;
+            }
+            for (index, key, broken) in &self.ended {
+                batch.end_group_content(group, &(key.name, key.session), *index, broken.as_deref())?;
             }
             Ok::<_, crate::store::Error>(())
         })?;
@@ -319,13 +350,16 @@ impl Member {
         {
             let mut tracker = self.tracker.lock();
             changed.into_iter().for_each(|(key, leaf)| tracker.wrote(key, leaf));
+            if tracker.leaves.len() > 2 * MAX_GROUP_LEAVES {
+                tracker.forget_told(MAX_GROUP_LEAVES);
+            }
             for work in &works {
                 match work {
                     Work::Chain(chain) => {
                         tracker.leaves.get_mut(&chain.key).into_iter().for_each(|leaf| leaf.entries.done())
                     }
-                    Work::Contents(key, _) => {
-                        tracker.leaves.get_mut(key).into_iter().for_each(|leaf| leaf.contents.done())
+                    Work::Contents(key, ..) => {
+                        tracker.leaves.get_mut(key).into_iter().for_each(Leaf::contents_done);
                     }
                     _ => {}
                 }
@@ -337,7 +371,7 @@ impl Member {
             match work {
                 Work::Session(id, _) | Work::Head(id, _) => self.machine.input(Input::Persisted(id)),
                 Work::Event(event) => self.happened(event),
-                Work::Store(_) | Work::Chain(_) | Work::Contents(..) => {}
+                Work::Store(_) | Work::Members(_) | Work::Chain(_) | Work::Contents(..) => {}
             }
         }
         self.wanted.notify_one();
@@ -352,6 +386,10 @@ impl Member {
             Event::Initialized => {
                 self.initialized.send_replace(true);
             }
+            Event::MembersChanged { version } => self.tell(GroupEvent::MembersChanged { version }),
+            Event::MembersEquivocation { version } => {
+                tracing::warn!(group = self.name, version, "the owner of a group has signed two lists of one version");
+            }
             Event::MemberSeen(producer) => self.tell(GroupEvent::MemberSeen { producer }),
             Event::Equivocation { kept, other } => self.tell(GroupEvent::Equivocation {
                 producer: kept.producer(),
@@ -360,8 +398,8 @@ impl Member {
                 entries: [&kept, &other].into_iter().filter_map(|head| head.content().copied()).collect(),
             }),
             Event::Misbehaved { peer, reason } => {
-                self.misbehaved.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(group = self.name, %peer, reason, "a peer of a group misbehaves");
+                let times = self.misbehaved.fetch_add(1, Ordering::Relaxed) + 1;
+                tracing::debug!(group = self.name, %peer, reason, times, "a peer of a group misbehaves");
             }
             other => tracing::trace!(group = self.name, ?other, "a group"),
         }
@@ -385,10 +423,10 @@ impl Member {
                 Work::Chain(chain) => {
                     self.tracker.lock().leaves.get_mut(&chain.key).into_iter().for_each(|leaf| leaf.entries.failed(now))
                 }
-                Work::Contents(key, _) => {
-                    self.tracker.lock().leaves.get_mut(&key).into_iter().for_each(|leaf| leaf.contents.failed(now))
+                Work::Contents(key, ..) => {
+                    self.tracker.lock().leaves.get_mut(&key).into_iter().for_each(|leaf| leaf.contents_failed(now))
                 }
-                Work::Store(_) => {}
+                Work::Store(_) | Work::Members(_) => {}
             }
         }
         self.wanted.notify_one();

@@ -14,6 +14,7 @@ mod damage;
 mod durable;
 mod full;
 mod garbage;
+mod groups;
 mod lanes;
 mod tables;
 mod torn;

@@ -11,13 +11,18 @@
 //! - What the pages show the other to lack goes back with the next request.
 //! - On a new connection or subscription, digests are exchanged at once, and nothing waits.
 //! - Who claimed to be ahead and brought nothing, or did not answer, is left alone for a growing while.
+//! - In a closed group the list of members comes before all else: who has the older one asks, whatever its state, and is
+//!   given the list with the page. A newer list is told to the topic at once.
+//! - What a neighbour sends beyond its rate is ignored undecoded; digests find what was lost by that.
 //!
-//! Everything is bounded: heads, the log, claims, peers, requests, answers, publications that wait.
+//! Everything is bounded: heads, the log, claims, peers, requests, answers, publications that wait, a neighbour's messages.
 //!
 //! [`heartbeat`]: Config::heartbeat_min
 
+mod checked;
 mod claims;
 mod heartbeat;
+mod members;
 mod peers;
 mod produce;
 mod recover;
@@ -31,13 +36,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagmesh_core::{Machine, limits::MAX_GROUP_SESSION_AHEAD_MS};
+use dagmesh_core::Machine;
 use libp2p_identity::PeerId;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 pub use self::types::{Acceptance, CallId, Config, Effect, Event, Input, PersistId};
 use self::{
+    checked::Recent,
     claims::Claims,
     heartbeat::Heartbeat,
     peers::Peers,
@@ -45,9 +51,10 @@ use self::{
     recover::{Call, Wide},
 };
 use crate::{
-    head::{GroupHead, HeadError, LeafKey, Unverified},
+    head::{GroupHead, HeadError},
     log::DigestLog,
-    message::{Cursor, Gossip, HeadList, Update},
+    members::{MemberList, Membership},
+    message::{Cursor, Gossip, Update},
     state::{Applied, State, Summary},
 };
 
@@ -58,9 +65,15 @@ pub struct Group {
     rng: ChaCha8Rng,
     /// An instant, and what the clock said then.
     clock: (Instant, u64),
+    members: Option<MemberList>,
+    /// The last version of which the owner has signed two lists.
+    members_forked: u64,
     state: State,
     log: DigestLog,
+    recent: Recent,
     producers: BTreeMap<PeerId, Producer>,
+    /// The last sessions of those that were removed: a number of it may be on its way to the disk.
+    left: BTreeMap<PeerId, u64>,
     peers: Peers,
     heartbeat: Heartbeat,
     claims: Claims,
@@ -68,22 +81,15 @@ pub struct Group {
     wide: Option<Wide>,
     /// When the whole group may be called again.
     wide_after: Instant,
-    /// Calls to the whole group that we answer at these instants, unless another does.
-    answers: BTreeMap<Cursor, Instant>,
+    /// Calls to the whole group that we answer at these instants, unless another does; each with the version of the list
+    /// of members that the caller has.
+    answers: BTreeMap<Cursor, (Instant, u64)>,
     /// When we may answer one again.
     answer_after: Instant,
     /// When we take ourselves for the first, if nothing was heard; `None` once initialized.
     alone_at: Option<Instant>,
     next_id: u64,
     effects: VecDeque<Effect>,
-}
-
-/// Heads of a message, checked; and, by place, the number that each of all its heads claims.
-struct Checked {
-    heads: Vec<GroupHead>,
-    numbers: BTreeMap<LeafKey, u64>,
-    /// Some are not taken: no member's, or from the future by our clock.
-    left_out: bool,
 }
 
 impl Group {
@@ -94,9 +100,13 @@ impl Group {
         Self {
             rng,
             clock: (now, config.unix_ms),
+            members: None,
+            members_forked: 0,
             state: State::new(),
             log: DigestLog::new(),
+            recent: Recent::default(),
             producers: BTreeMap::new(),
+            left: BTreeMap::new(),
             peers: Peers::default(),
             heartbeat,
             claims: Claims::default(),
@@ -152,7 +162,8 @@ impl Group {
         }
     }
 
-    fn restore(&mut self, now: Instant, heads: Vec<GroupHead>) {
+    fn restore(&mut self, now: Instant, mut heads: Vec<GroupHead>) {
+        heads.retain(|head| self.is_member(&head.producer()));
         self.state.apply(self.unix_ms(now), heads);
         // The log tells what changed since a root only where it has seen all of it.
         self.log = DigestLog::new();
@@ -167,25 +178,6 @@ impl Group {
             self.heartbeat.restart(now, &mut self.rng);
         }
         self.hello(now, peer);
-    }
-
-    /// Checks the heads of a message. A signature is looked at only where the head could say anything new.
-    fn check(&self, now: Instant, list: &HeadList) -> Result<Checked, HeadError> {
-        let newest = self.unix_ms(now).saturating_add(MAX_GROUP_SESSION_AHEAD_MS);
-        let mut checked = Checked { heads: Vec::new(), numbers: BTreeMap::new(), left_out: false };
-        for bytes in list.iter() {
-            let head = Unverified::parse(&self.config.group, bytes)?;
-            let number = checked.numbers.entry(head.key).or_default();
-            *number = head.sequence().max(*number);
-            if self.config.members.as_ref().is_some_and(|all| !all.contains(&head.producer))
-                || head.key.session > newest
-            {
-                checked.left_out = true;
-            } else if self.state.get(&head.key).is_none_or(|known| head.is_news_to(known)) {
-                checked.heads.push(head.verify()?);
-            }
-        }
-        Ok(checked)
     }
 
     /// Applies heads of others and tells what is new. Gives how many were.
@@ -236,17 +228,28 @@ impl Group {
     }
 
     /// A member says that this is its state. With `at_once`, an unknown one is not waited for.
-    fn observe(&mut self, now: Instant, state: Summary, claimers: &[PeerId], at_once: bool) {
-        if state.root == self.state.summary().root {
+    fn observe(&mut self, now: Instant, mut state: Summary, claimers: &[PeerId], at_once: bool) {
+        let ours = self.state.summary();
+        if self.config.membership == Membership::Open {
+            state.members = 0;
+        }
+        if (state.members, state.root) == (ours.members, ours.root) {
             self.claims.remove(&state.root);
             self.heartbeat.agree();
             return self.initialized();
         }
         self.heartbeat.differ(now, &mut self.rng);
-        if !self.log.contains(&state.root) {
+        if !self.is_known(&state) {
             let due = if at_once { now } else { now + self.moment() };
             self.claims.add(&mut self.rng, state, claimers, now, due);
         }
+    }
+
+    /// Whether a member of this state has told us all that it knows, or is behind us by its list of members.
+    fn is_known(&self, state: &Summary) -> bool {
+        let ours = self.state.summary();
+        let known = state.root == ours.root || self.log.contains(&state.root);
+        state.members < ours.members || (state.members == ours.members && known)
     }
 
     fn moment(&mut self) -> Duration {
@@ -263,7 +266,8 @@ impl Group {
                     self.observe(now, state, &claimers, false);
                     Ok(Acceptance::Accept)
                 }
-                Gossip::Recover { from, .. } => Ok(self.called(now, from)),
+                Gossip::Recover { from, members, .. } => Ok(self.called(now, from, members)),
+                Gossip::Members(list) => self.gossiped_members(now, &list).map_err(|error| error.to_string()),
                 Gossip::Page { to, page } => {
                     self.take_wide_page(now, to, page, &claimers).map_err(|error| error.to_string())
                 }
@@ -276,14 +280,14 @@ impl Group {
     }
 
     fn take_update(&mut self, now: Instant, update: Update, claimers: &[PeerId]) -> Result<Acceptance, HeadError> {
-        let (changed, vector) = (self.check(now, &update.changed)?, self.check(now, &update.vector)?);
+        let (changed, vector) = (self.check(now, &update.changed, true)?, self.check(now, &update.vector, true)?);
         let left_out = changed.left_out || vector.left_out;
         self.learn(now, changed.heads, false);
         // To a newcomer the vector is history; to the others it is news that has come a little early.
         self.learn(now, vector.heads, !self.is_initialized());
         // Who was at a root of ours and has told all that it changed since knows nothing that we do not.
-        let previous = update.previous;
-        let covered = !left_out && (previous == self.state.summary().root || self.log.contains(&previous));
+        let previous = Summary { root: update.previous, ..update.state };
+        let covered = !left_out && self.is_known(&previous);
         if covered && update.state.root != self.state.summary().root {
             self.heartbeat.differ(now, &mut self.rng);
         } else {
@@ -311,14 +315,16 @@ impl Machine for Group {
 
     fn handle(&mut self, now: Instant, input: Input) {
         match input {
+            Input::Members(list) => self.own_members(now, list),
             Input::Restored(heads) => self.restore(now, heads),
             Input::AddProducer { key, session } => self.add_producer(now, *key, session),
-            Input::RemoveProducer(producer) => {
-                self.producers.remove(&producer);
-            }
+            Input::RemoveProducer(producer) => self.remove_producer(producer),
             Input::Publish { producer, payload } => self.publish(now, producer, payload),
             Input::Persisted(id) => self.persisted(now, id, true),
             Input::PersistFailed(id) => self.persisted(now, id, false),
+            Input::Gossip { token, neighbour, bytes, .. } if !self.peers.take_bytes(now, neighbour, bytes.len()) => {
+                return self.effects.push_back(Effect::Verdict { token, acceptance: Acceptance::Ignore });
+            }
             Input::Gossip { token, author, neighbour, bytes } => {
                 let acceptance = self.gossip(now, author, neighbour, &bytes);
                 self.effects.push_back(Effect::Verdict { token, acceptance });
@@ -360,7 +366,7 @@ impl Machine for Group {
     fn poll_timeout(&self) -> Option<Instant> {
         let heartbeat = self.peers.joined().next().map(|_| self.heartbeat.next());
         let calls = self.calls.values().map(Call::deadline).min();
-        let answer = self.answers.values().min().map(|at| (*at).max(self.answer_after));
+        let answer = self.answers.values().min().map(|(at, _)| (*at).max(self.answer_after));
         let wide = self.wide.as_ref().map(|wide| wide.deadline);
         [heartbeat, self.claims.next(), calls, answer, wide, self.alone_at].into_iter().flatten().min()
     }

@@ -3,7 +3,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagmesh_core::limits::{GROUP_REQUEST_BURST, GROUP_REQUESTS_PER_SECOND, MAX_GROUP_PEERS};
+use dagmesh_core::limits::{
+    GROUP_GOSSIP_BURST, GROUP_GOSSIP_PER_SECOND, GROUP_GOSSIP_UNIT_BYTES, GROUP_REQUEST_BURST,
+    GROUP_REQUESTS_PER_SECOND, MAX_GROUP_PEERS,
+};
 use libp2p_identity::PeerId;
 
 /// First wait after a peer that claimed to be ahead had nothing, or failed; doubles up to [`MAX_WAIT`].
@@ -24,8 +27,24 @@ struct Peer {
     heard: u64,
     failures: u32,
     not_before: Option<Instant>,
-    /// When it has used up what it may ask: each request adds its share of a second.
-    busy_until: Instant,
+    requests: Rate,
+    gossip: Rate,
+}
+
+/// A token bucket: until when what was taken is paid for, each unit with its share of a second.
+#[derive(Debug)]
+struct Rate(Instant);
+
+impl Rate {
+    fn take(&mut self, now: Instant, units: u32, per_second: u32, burst: u32) -> bool {
+        let share = Duration::from_secs(1) / per_second;
+        let paid = self.0.max(now) + share * units;
+        let fits = paid <= now + share * burst;
+        if fits {
+            self.0 = paid;
+        }
+        fits
+    }
 }
 
 impl Peers {
@@ -70,15 +89,16 @@ impl Peers {
     }
 
     /// Takes one request of this peer; `false` where it has asked too often.
-    pub(super) fn take(&mut self, now: Instant, peer: PeerId) -> bool {
-        let share = Duration::from_secs(1) / GROUP_REQUESTS_PER_SECOND;
+    pub(super) fn take_request(&mut self, now: Instant, peer: PeerId) -> bool {
         let Some(peer) = self.entry(now, peer) else { return false };
-        let busy = peer.busy_until.max(now) + share;
-        let fits = busy <= now + share * GROUP_REQUEST_BURST;
-        if fits {
-            peer.busy_until = busy;
-        }
-        fits
+        peer.requests.take(now, 1, GROUP_REQUESTS_PER_SECOND, GROUP_REQUEST_BURST)
+    }
+
+    /// Takes a message of so many bytes of this peer; `false` where it has sent too much.
+    pub(super) fn take_bytes(&mut self, now: Instant, peer: PeerId, bytes: usize) -> bool {
+        let units = u32::try_from(bytes / GROUP_GOSSIP_UNIT_BYTES).unwrap_or(u32::MAX).saturating_add(1);
+        let Some(peer) = self.entry(now, peer) else { return false };
+        peer.gossip.take(now, units, GROUP_GOSSIP_PER_SECOND, GROUP_GOSSIP_BURST)
     }
 
     /// The entry of a peer, where there is one or room for it.
@@ -90,7 +110,8 @@ impl Peers {
         }
         self.clock += 1;
         let heard = self.clock;
-        let new = || Peer { joined: false, heard, failures: 0, not_before: None, busy_until: now };
+        let (requests, gossip) = (Rate(now), Rate(now));
+        let new = || Peer { joined: false, heard, failures: 0, not_before: None, requests, gossip };
         let peer = self.peers.entry(id).or_insert_with(new);
         peer.heard = heard;
         Some(peer)

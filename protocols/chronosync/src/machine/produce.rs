@@ -8,10 +8,13 @@ use libp2p_identity::{Keypair, PeerId};
 use super::{Effect, Event, Group, PersistId};
 use crate::{
     head::{GroupHead, LeafKey, Payload},
+    members::Membership,
     message::{Gossip, HeadBytes, HeadList, Update},
     state::Applied,
     tree::Digest,
 };
+
+const NO_MEMBER: &str = "it is no member by the newest list that is known";
 
 #[derive(Debug)]
 pub(super) struct Producer {
@@ -37,12 +40,25 @@ impl Group {
         }
         let known = session.and_then(|session| self.state.get(&LeafKey::new(&id, session)));
         let sequence = known.map_or(0, GroupHead::sequence);
+        // A list of members may have taken the head out that knew the number.
+        let lost = known.is_none() && self.config.membership != Membership::Open;
+        let (session, later_than) = match self.left.remove(&id) {
+            Some(left) => (None, session.max(Some(left))),
+            None if lost => (None, session),
+            None => (session, None),
+        };
         let producer = Producer { key, session, sequence, opening: None, writing: None, queue: VecDeque::new() };
         self.producers.insert(id, producer);
         match session {
             Some(session) => self.event(Event::SessionOpened { producer: id, session }),
-            None => self.open_session(now, id, 0),
+            None => self.open_session(now, id, later_than.unwrap_or(0)),
         }
+    }
+
+    pub(super) fn remove_producer(&mut self, id: PeerId) {
+        let Some(producer) = self.producers.remove(&id) else { return };
+        let session = producer.session.max(producer.opening.map(|(_, session)| session));
+        self.left.extend(session.map(|session| (id, session)));
     }
 
     /// Begins a session: the clock, but later than every session of this producer that is known.
@@ -59,7 +75,9 @@ impl Group {
     }
 
     pub(super) fn publish(&mut self, now: Instant, id: PeerId, payload: Payload) {
+        let is_member = self.is_member(&id);
         let refusal = match self.producers.get_mut(&id) {
+            Some(_) if !is_member => NO_MEMBER.to_owned(),
             None => "no such producer publishes here".to_owned(),
             Some(producer) if producer.queue.len() >= MAX_GROUP_PUBLISH_QUEUE => {
                 format!("{MAX_GROUP_PUBLISH_QUEUE} publications wait for the disk")
@@ -127,6 +145,9 @@ impl Group {
 
     /// Takes a durable head of ours into the state and tells the group at once.
     fn say(&mut self, now: Instant, head: GroupHead) {
+        if !self.is_member(&head.producer()) {
+            return self.event(Event::Refused { producer: head.producer(), reason: NO_MEMBER.to_owned() });
+        }
         let before = self.state.summary().root;
         let applied = self.state.apply(self.unix_ms(now), [head.clone()]).pop();
         if !matches!(applied, Some(Applied::New { .. })) {

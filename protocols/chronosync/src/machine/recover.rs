@@ -6,7 +6,8 @@ use std::{
 };
 
 use dagmesh_core::limits::{
-    MAX_GROUP_PAGE_BYTES, MAX_GROUP_PAGE_HEADS, MAX_GROUP_PEERS, MAX_GROUP_RECOVERIES, MAX_GROUP_RECOVERY_PAGES,
+    MAX_GROUP_LEAVES, MAX_GROUP_PAGE_BYTES, MAX_GROUP_PAGE_HEADS, MAX_GROUP_PEERS, MAX_GROUP_RECOVERIES,
+    MAX_GROUP_RECOVERY_PAGES,
 };
 use libp2p_identity::PeerId;
 use rand::RngExt;
@@ -39,7 +40,10 @@ pub(super) struct Recovery {
     claim: Digest,
     from: Cursor,
     pages: u32,
+    heads: usize,
     gained: bool,
+    /// Our list of members went with it.
+    gave_members: bool,
     started: Instant,
     deadline: Instant,
 }
@@ -91,7 +95,7 @@ impl Group {
         for (root, claim) in self.claims.due(now) {
             let ours = self.state.summary();
             let over = claim.tried.is_empty() && now > claim.since + self.config.request_timeout;
-            if over || root == ours.root || self.log.contains(&root) || !claim.state.is_ahead_of(&ours) {
+            if over || self.is_known(&claim.state) || !claim.state.is_ahead_of(&ours) {
                 // Whoever is behind us asks us; what found no room is claimed again by the next heartbeat.
                 self.claims.remove(&root);
                 continue;
@@ -139,8 +143,18 @@ impl Group {
         let state = self.state.summary();
         let from = Cursor { base: state.root, after: None };
         let deadline = now + self.config.request_timeout;
-        let recovery = Recovery { peer, claim, from, pages: 0, gained: false, started: now, deadline };
-        let request = Request::Recover { from, state, heads: HeadList::default() };
+        let recovery = Recovery {
+            peer,
+            claim,
+            from,
+            pages: 0,
+            heads: 0,
+            gained: false,
+            gave_members: false,
+            started: now,
+            deadline,
+        };
+        let request = Request::Recover { from, state, heads: HeadList::default(), members: None };
         self.request(peer, &request, Call::Recover(recovery));
     }
 
@@ -196,21 +210,43 @@ impl Group {
 
     /// Applies a page and asks for the next one; with it goes what this one shows the peer to lack.
     fn take_page(&mut self, now: Instant, mut recovery: Recovery, page: Page) -> Result<(), String> {
-        let checked = self.check(now, &page.heads).map_err(|error| error.to_string())?;
-        if page.next.is_some() && page.next <= recovery.from.after {
+        recovery.heads += page.heads.len();
+        // Some may be news since the first page.
+        if recovery.heads > MAX_GROUP_LEAVES + MAX_GROUP_PAGE_HEADS {
+            return Err("pages of more heads than a group has".to_owned());
+        }
+        let before = self.state.summary().members;
+        if let Some(list) = &page.members {
+            self.hear_members(now, list).map_err(|error| error.to_string())?;
+        }
+        let after = recovery.from.after;
+        let checked = self.check(now, &page.heads, false).map_err(|error| error.to_string())?;
+        if page.next.is_some() && page.next <= after {
             return Err("a page that leads back".to_owned());
+        }
+        let told = |key: &LeafKey| after.is_none_or(|after| *key > after) && page.next.is_none_or(|next| *key <= next);
+        if checked.numbers.len() < page.heads.len() || !checked.numbers.keys().all(told) {
+            return Err("a page with heads twice or out of its place".to_owned());
         }
         recovery.pages += 1;
         let lacking = match page.difference {
             true => HeadList::default(),
-            false => self.lacking(recovery.from.after, page.next, &checked.numbers),
+            false => self.lacking(after, page.next, &checked.numbers),
         };
+        let ours = self.state.summary().members;
+        recovery.gained |= ours > before;
         recovery.gained |= self.learn(now, checked.heads, true) > 0;
+        // Its list is the older one, or is another of the same version.
+        let gives = page.state.members < ours || (page.state.members == ours && checked.foreign);
+        let members = self.list_bytes().filter(|_| gives && !recovery.gave_members);
+        recovery.gave_members |= members.is_some();
         let end = LeafKey { name: [u8::MAX; 32], session: u64::MAX };
-        if recovery.pages < MAX_GROUP_RECOVERY_PAGES && (page.next.is_some() || !lacking.is_empty()) {
+        let tells = !lacking.is_empty() || members.is_some();
+        if recovery.pages < MAX_GROUP_RECOVERY_PAGES && (page.next.is_some() || tells) {
             recovery.from.after = Some(page.next.unwrap_or(end));
             recovery.deadline = now + self.config.request_timeout;
-            let request = Request::Recover { from: recovery.from, state: self.state.summary(), heads: lacking };
+            let (from, state) = (recovery.from, self.state.summary());
+            let request = Request::Recover { from, state, heads: lacking, members };
             self.request(recovery.peer, &request, Call::Recover(recovery));
             return Ok(());
         }
@@ -229,7 +265,7 @@ impl Group {
         } else {
             self.peers.failed(now, recovery.peer);
         }
-        if page.state.root == ours.root {
+        if (page.state.members, page.state.root) == (ours.members, ours.root) {
             self.heartbeat.agree();
         }
         self.initialized();
@@ -261,7 +297,8 @@ impl Group {
 
     fn call_on(&mut self, now: Instant, from: Cursor, pages: u32) {
         self.wide = Some(Wide { from, pages, deadline: now + WIDE_TIMEOUT });
-        let call = Gossip::Recover { from, bucket: self.bucket(now) };
+        let members = self.state.summary().members;
+        let call = Gossip::Recover { from, members, bucket: self.bucket(now) };
         self.tell(&call);
     }
 
@@ -273,7 +310,7 @@ impl Group {
         page: Page,
         claimers: &[PeerId],
     ) -> Result<Acceptance, HeadError> {
-        let checked = self.check(now, &page.heads)?;
+        let checked = self.check(now, &page.heads, true)?;
         self.answers.remove(&to);
         self.learn(now, checked.heads, true);
         match self.wide.take_if(|wide| wide.from == to) {

@@ -10,8 +10,9 @@ use rand::RngExt;
 
 use super::{Acceptance, Event, Group, produce};
 use crate::{
-    head::GroupHead,
-    message::{Answer, Cursor, Gossip, Page, Request},
+    head::{GroupHead, HeadError},
+    message::{Answer, Cursor, Gossip, HeadList, MemberBytes, Page, Request},
+    state::Summary,
 };
 
 /// Shortest time between two answers of ours to calls to the whole group: each may be 48 KiB for everybody.
@@ -20,7 +21,7 @@ const ANSWER_PAUSE: Duration = Duration::from_secs(1);
 impl Group {
     /// The answer to a request; `None` where it breaks the protocol.
     pub(super) fn serve(&mut self, now: Instant, peer: PeerId, bytes: &[u8]) -> Option<Vec<u8>> {
-        if !self.peers.take(now, peer) {
+        if !self.peers.take_request(now, peer) {
             return Answer::Busy.encode().ok();
         }
         let answer = match Request::decode(bytes).map_err(|error| error.to_string()) {
@@ -29,13 +30,11 @@ impl Group {
                 self.observe(now, state, &[peer], true);
                 Ok(answer)
             }
-            Ok(Request::Recover { from, state: _, heads }) => match self.check(now, &heads) {
-                Ok(checked) => {
-                    self.learn(now, checked.heads, true);
-                    Ok(Answer::Page(self.page(&from, MAX_GROUP_PAGE_BYTES)))
-                }
-                Err(error) => Err(error.to_string()),
-            },
+            Ok(Request::Recover { from, state, heads, members }) => {
+                // Beyond its rate a peer is still told, and what it tells is left: we ask for that ourselves.
+                let heads = if self.peers.take_bytes(now, peer, bytes.len()) { heads } else { HeadList::default() };
+                self.page_for(now, &from, &state, &heads, members).map_err(|error| error.to_string())
+            }
             Err(reason) => Err(reason),
         };
         match answer {
@@ -45,6 +44,28 @@ impl Group {
                 None
             }
         }
+    }
+
+    /// Takes what the asker tells, and makes its page: with our list of members where it has an older one, or another of
+    /// the same version.
+    fn page_for(
+        &mut self,
+        now: Instant,
+        from: &Cursor,
+        state: &Summary,
+        heads: &HeadList,
+        members: Option<MemberBytes>,
+    ) -> Result<Answer, HeadError> {
+        if let Some(list) = &members {
+            self.hear_members(now, list)?;
+        }
+        let checked = self.check(now, heads, false)?;
+        self.learn(now, checked.heads, true);
+        let ours = self.state.summary().members;
+        let list = self.list_bytes();
+        let other = checked.foreign && state.members == ours && members.is_none();
+        let gives = state.members < ours || other || (members.is_some() && members != list);
+        Ok(Answer::Page(Page { members: list.filter(|_| gives), ..self.page(from, MAX_GROUP_PAGE_BYTES) }))
     }
 
     /// What is to be told from there on: what has changed since the base where that is known, else everything; always in
@@ -69,15 +90,18 @@ impl Group {
             }
             heads.push(head);
         }
-        Page { state, difference, heads: produce::list(heads).unwrap_or_default(), next }
+        Page { state, difference, heads: produce::list(heads).unwrap_or_default(), next, members: None }
     }
 
-    /// The whole group is called: answer after a while, unless another does.
-    pub(super) fn called(&mut self, now: Instant, from: Cursor) -> Acceptance {
+    /// The whole group is called, by one with this version of the list of members: answer after a while, unless another
+    /// does.
+    pub(super) fn called(&mut self, now: Instant, from: Cursor, members: u64) -> Acceptance {
         let delay = self.config.answer_delay.mul_f64(self.rng.random_range(0.1..1.0));
         let room = self.answers.len() < MAX_GROUP_PENDING_ANSWERS;
-        if from.base != self.state.summary().root && room {
-            self.answers.entry(from).or_insert(now + delay);
+        let ours = self.state.summary();
+        if (from.base != ours.root || members < ours.members) && room {
+            let answer = self.answers.entry(from).or_insert((now + delay, members));
+            answer.1 = answer.1.min(members);
         }
         if room { Acceptance::Accept } else { Acceptance::Ignore }
     }
@@ -86,9 +110,13 @@ impl Group {
         if self.answer_after > now {
             return;
         }
-        let due = self.answers.iter().filter(|(_, at)| **at <= now).min_by_key(|(_, at)| **at).map(|(from, _)| *from);
-        let Some(to) = due else { return };
+        let due = self.answers.iter().filter(|(_, (at, _))| *at <= now).min_by_key(|(_, at)| **at);
+        let Some((to, (_, members))) = due.map(|(to, answer)| (*to, *answer)) else { return };
         self.answers.remove(&to);
+        if let Some(list) = self.list_bytes().filter(|_| members < self.state.summary().members) {
+            self.answer_after = now + ANSWER_PAUSE;
+            self.tell(&Gossip::Members(list));
+        }
         let page = self.page(&to, MAX_GROUP_GOSSIP_HEAD_BYTES);
         if !page.heads.is_empty() {
             self.answer_after = now + ANSWER_PAUSE;

@@ -1,10 +1,13 @@
 //! What the machine is told, and what it wants.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use libp2p_identity::{Keypair, PeerId};
 
-use crate::head::{GroupHead, GroupId, Payload};
+use crate::{
+    head::{GroupHead, GroupId, Payload},
+    members::{MemberList, Membership},
+};
 
 /// A request of ours, to be named in its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,8 +22,8 @@ pub struct PersistId(pub(super) u64);
 pub struct Config {
     /// Which group.
     pub group: GroupId,
-    /// Whose heads are taken; `None`: everybody's.
-    pub members: Option<BTreeSet<PeerId>>,
+    /// Whose heads are taken.
+    pub membership: Membership,
     /// The clock at the machine's beginning, in Unix milliseconds.
     pub unix_ms: u64,
     /// Seed of all that is random.
@@ -41,11 +44,11 @@ pub struct Config {
 
 impl Config {
     /// Heartbeat from 1 s to 30 s; an unknown digest waits up to 600 ms; requests take up to 10 s; answers to the whole
-    /// group are spread over 500 ms; a group without others is whole after 3 s.
+    /// group are spread over 500 ms; a group without others is whole after 3 s. Open to all.
     pub fn new(group: GroupId, unix_ms: u64, seed: u64) -> Self {
         Self {
             group,
-            members: None,
+            membership: Membership::Open,
             unix_ms,
             seed,
             heartbeat_min: Duration::from_secs(1),
@@ -61,16 +64,21 @@ impl Config {
 /// What a [`Group`](super::Group) is told.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// The state that was stored, before anything else. Brings no events.
+    /// The newest list of members of a closed group: the stored one, before [`Input::Restored`], or one that its owner has
+    /// just signed here. One that is no news, or not of this group and its owner, is passed over.
+    Members(MemberList),
+    /// The state that was stored, before anything else but the list of members; heads of others than those are passed
+    /// over. Brings no events.
     Restored(Vec<GroupHead>),
-    /// Publish under this key too. `session`: the last one stored for it, to go on with; `None` begins a new one.
+    /// Publish under this key too. `session`: the last one stored for it, to go on with; `None` begins a new one, and so
+    /// does a closed group where no head of that session was restored: its numbers may be used, by one taken off the list.
     AddProducer {
         /// The key.
         key: Box<Keypair>,
         /// Its session.
         session: Option<u64>,
     },
-    /// Publish under this key no more. What waits is dropped.
+    /// Publish under this key no more. What waits is dropped. Added again to this machine, it begins a new session.
     RemoveProducer(PeerId),
     /// The producer's next head. Ends with [`Event::Published`] or [`Event::Refused`].
     Publish {
@@ -164,6 +172,8 @@ pub enum Effect {
         /// The head.
         head: Box<GroupHead>,
     },
+    /// Store this list of members over the one before, before what follows is done.
+    StoreMembers(MemberList),
     /// Store these heads of others, before the events that follow are told; lost ones come again.
     Store(Vec<GroupHead>),
     /// To be told to whoever watches.
@@ -187,8 +197,9 @@ pub enum Acceptance {
 pub enum Event {
     /// The state is that of the others, or there are none. Told once.
     Initialized,
-    /// The numbers from `first` to the head's own are new; each number of a session is told once, in order. Only the
-    /// last has its head here: those before are reached through its DAG.
+    /// The numbers from `first` to the head's own are new; each number of a session is told once, in order, and anew only of
+    /// one who was taken off the list of members and is on it again. Only the last has its head here: those before are
+    /// reached through its DAG.
     New {
         /// The head.
         head: Box<GroupHead>,
@@ -221,6 +232,16 @@ pub enum Event {
         kept: Box<GroupHead>,
         /// The other one.
         other: Box<GroupHead>,
+    },
+    /// The list of members is a newer one. The heads of those who are no members any more have left the state.
+    MembersChanged {
+        /// Its version.
+        version: u64,
+    },
+    /// The owner has signed two lists of one version. Told once a version; whoever saw both keeps the same one.
+    MembersEquivocation {
+        /// The version.
+        version: u64,
     },
     /// A peer broke the protocol.
     Misbehaved {

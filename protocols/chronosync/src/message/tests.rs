@@ -5,7 +5,7 @@ use super::*;
 use crate::testing::head;
 
 fn summary(leaves: u64) -> Summary {
-    Summary { root: [3; 32], leaves, sum: leaves * MAX_GROUP_SEQUENCE }
+    Summary { members: 0, root: [3; 32], leaves, sum: leaves * MAX_GROUP_SEQUENCE }
 }
 
 fn list(heads: usize, each: usize) -> Vec<HeadBytes> {
@@ -14,7 +14,11 @@ fn list(heads: usize, each: usize) -> Vec<HeadBytes> {
 
 fn page(heads: Vec<HeadBytes>, state: Summary) -> Page {
     let next = Some(LeafKey { name: [9; 32], session: u64::MAX });
-    Page { state, difference: true, heads: HeadList::new(heads).expect("fits"), next }
+    Page { state, difference: true, heads: HeadList::new(heads).expect("fits"), next, members: None }
+}
+
+fn list_of_members(len: usize) -> MemberBytes {
+    MemberBytes::new(vec![7; len]).expect("fits")
 }
 
 fn from() -> Cursor {
@@ -29,18 +33,24 @@ fn messages_come_back_as_they_were_sent() {
     let gossip = [
         Gossip::Update(update),
         Gossip::Digest { state: summary(0), bucket: 7 },
-        Gossip::Recover { from: Cursor { after: None, ..from() }, bucket: 7 },
+        Gossip::Recover { from: Cursor { after: None, ..from() }, members: 3, bucket: 7 },
         Gossip::Page { to: from(), page: page.clone() },
+        Gossip::Members(list_of_members(9)),
     ];
     for message in gossip {
         assert_eq!(Gossip::decode(&message.encode().expect("encodes")), Ok(message));
     }
-    for message in [Request::Hello(summary(1)), Request::Recover { from: from(), state: summary(1), heads }] {
+    let page = Page { members: Some(list_of_members(9)), ..page };
+    let recover = Request::Recover { from: from(), state: summary(1), heads, members: page.members.clone() };
+    for message in [Request::Hello(Summary { members: 7, ..summary(1) }), recover] {
         assert_eq!(Request::decode(&message.encode().expect("encodes")), Ok(message));
     }
-    for message in [Answer::Digest(summary(1)), Answer::Page(page), Answer::Busy] {
+    for message in [Answer::Digest(summary(1)), Answer::Page(page.clone()), Answer::Busy] {
         assert_eq!(Answer::decode(&message.encode().expect("encodes")), Ok(message));
     }
+    // On the topic there is no room for both.
+    let both = Gossip::Page { to: from(), page }.encode().expect("encodes");
+    assert!(matches!(Gossip::decode(&both), Err(MessageError::Bound(_))));
 }
 
 #[test]
@@ -55,8 +65,9 @@ fn a_full_page_fits_its_message_and_one_byte_more_than_the_cap_is_refused() {
     let mut large = list(MAX_GROUP_PAGE_BYTES / MAX_GROUP_HEAD_BYTES, MAX_GROUP_HEAD_BYTES);
     large.extend(list(1, MAX_GROUP_PAGE_BYTES % MAX_GROUP_HEAD_BYTES));
     for heads in [small, large] {
-        let page = page(heads, summary(MAX_GROUP_LEAVES as u64));
-        let request = Request::Recover { from: from(), state: page.state, heads: page.heads.clone() };
+        let members = Some(list_of_members(MAX_GROUP_MEMBER_LIST_BYTES));
+        let page = Page { members: members.clone(), ..page(heads, summary(MAX_GROUP_LEAVES as u64)) };
+        let request = Request::Recover { from: from(), state: page.state, heads: page.heads.clone(), members };
         assert_eq!(request.encode().and_then(|bytes| Request::decode(&bytes)), Ok(request));
         let answer = Answer::Page(page);
         assert_eq!(answer.encode().and_then(|bytes| Answer::decode(&bytes)), Ok(answer));
@@ -65,6 +76,7 @@ fn a_full_page_fits_its_message_and_one_byte_more_than_the_cap_is_refused() {
     let page = page(heads, summary(MAX_GROUP_LEAVES as u64));
     assert!(Gossip::Page { to: from(), page }.encode().is_ok());
 
+    assert!(Gossip::Members(list_of_members(MAX_GROUP_MEMBER_LIST_BYTES)).encode().is_ok());
     let sized = |len| {
         let mut bytes = vec![0; len];
         bytes[0] = 0xff;
@@ -85,8 +97,8 @@ fn a_full_page_fits_its_message_and_one_byte_more_than_the_cap_is_refused() {
 fn heads_are_counted_and_measured_as_they_are_read() {
     let wire = |heads: usize, each: usize| {
         let heads = vec![serde_bytes::ByteBuf::from(vec![7; each]); heads];
-        let message = ("d", (ByteArray::new([1; 32]), 1u64, 1u64), false, heads, None::<()>);
-        let page = std::collections::BTreeMap::from([("p", (message.1, message.2, message.3, message.4))]);
+        let page = ((ByteArray::new([1; 32]), 1u64, 1u64, 0u64), false, heads, None::<()>, None::<()>);
+        let page = std::collections::BTreeMap::from([("p", page)]);
         cbor::to_vec(&page).expect("encodes")
     };
     assert!(Answer::decode(&wire(MAX_GROUP_PAGE_HEADS, 1)).is_ok());
@@ -104,7 +116,7 @@ fn heads_are_counted_and_measured_as_they_are_read() {
 #[test]
 fn a_digest_that_no_state_has_is_refused() {
     let read = |leaves, sum| {
-        let state = Summary { root: [1; 32], leaves, sum };
+        let state = Summary { members: 0, root: [1; 32], leaves, sum };
         Answer::decode(&Answer::Digest(state).encode().expect("encodes")).is_ok()
     };
     let max = MAX_GROUP_LEAVES as u64;

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::*;
+use crate::head::GroupId;
 
 pub(super) fn start() -> Instant {
     #[allow(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
@@ -22,10 +23,17 @@ enum Parcel {
 
 pub(super) struct Pump {
     pub(super) groups: Vec<Group>,
+    group: GroupId,
+    membership: Membership,
     /// Members below this one and the others do not hear each other.
     pub(super) cut: usize,
     pub(super) gossip_lost: bool,
     pub(super) requests_fail: bool,
+    /// Each gossip message comes twice.
+    pub(super) twice: bool,
+    /// Messages that were ignored.
+    pub(super) ignored: usize,
+    flooded: bool,
     pub(super) gossips: usize,
     pub(super) gossip_bytes: usize,
     pub(super) recover_requests: usize,
@@ -47,11 +55,25 @@ pub(super) struct Pump {
 impl Pump {
     /// So many members, all connected to one another, member n with producer n.
     pub(super) fn new(members: usize, seed: u64, loss: f64) -> Self {
+        Self::of(group(), Membership::Open, members, seed, loss)
+    }
+
+    /// The same in the group of [`closed_group`], whose owner is member 0.
+    pub(super) fn closed(members: usize, seed: u64, loss: f64) -> Self {
+        Self::of(closed_group(), Membership::Closed { owner: peer(0) }, members, seed, loss)
+    }
+
+    fn of(group: GroupId, membership: Membership, members: usize, seed: u64, loss: f64) -> Self {
         let mut pump = Self {
             groups: Vec::new(),
+            group,
+            membership,
             cut: 0,
             gossip_lost: false,
             requests_fail: false,
+            twice: false,
+            ignored: 0,
+            flooded: false,
             gossips: 0,
             gossip_bytes: 0,
             recover_requests: 0,
@@ -74,7 +96,7 @@ impl Pump {
 
     pub(super) fn add(&mut self) -> usize {
         let at = self.groups.len();
-        let config = Config::new(group(), NOW_MS, at as u64 + 1000);
+        let config = Config { membership: self.membership, ..Config::new(self.group, NOW_MS, at as u64 + 1000) };
         self.groups.push(Group::new(self.now, config));
         self.tell(at, Input::AddProducer { key: Box::new(key(at as u16)), session: None });
         for other in 0..at {
@@ -91,6 +113,15 @@ impl Pump {
     pub(super) fn publish_as(&mut self, member: usize, producer: usize) {
         let payload = Payload::inline(b"text").expect("short");
         self.tell(member, Input::Publish { producer: peer(producer), payload });
+    }
+
+    /// A member is told bytes of no use, at once; what it says to that is not looked at.
+    pub(super) fn flood(&mut self, member: usize, neighbour: usize, bytes: Vec<u8>) {
+        self.flooded = true;
+        let neighbour = peer(neighbour);
+        let message = Input::Gossip { token: 0, author: neighbour, neighbour, bytes };
+        self.groups[member].handle(self.now, message);
+        while self.groups[member].poll_effect().is_some() {}
     }
 
     pub(super) fn is_whole(&self) -> bool {
@@ -207,8 +238,12 @@ impl Pump {
                     self.send(member, Duration::from_millis(2), Parcel::Tell(Input::Persisted(id)));
                 }
                 Effect::Event(event) => self.event(member, event),
-                Effect::Verdict { acceptance, .. } => assert_eq!(acceptance, Acceptance::Accept),
-                Effect::Store(_) => {}
+                Effect::Verdict { acceptance, .. } => {
+                    let may_ignore = self.flooded || self.membership != Membership::Open;
+                    self.ignored += usize::from(acceptance == Acceptance::Ignore);
+                    assert!(acceptance == Acceptance::Accept || (may_ignore && acceptance == Acceptance::Ignore));
+                }
+                Effect::Store(_) | Effect::StoreMembers(_) => {}
             }
         }
     }
@@ -216,7 +251,9 @@ impl Pump {
     fn gossip(&mut self, from: usize, bytes: &[u8]) {
         self.gossips += 1;
         self.gossip_bytes += bytes.len();
-        for to in (0..self.groups.len()).filter(|to| *to != from) {
+        let times = if self.twice { 2 } else { 1 };
+        let others = (0..self.groups.len()).filter(|to| *to != from);
+        for to in others.flat_map(|to| std::iter::repeat_n(to, times)).collect::<Vec<_>>() {
             let latency = self.latency();
             if self.arrives(from, to) && !self.gossip_lost {
                 let (author, neighbour) = (peer(from), peer(from));
@@ -237,6 +274,12 @@ impl Pump {
                 (head, first)
             }
             Event::Initialized | Event::MemberSeen(_) | Event::SessionOpened { .. } => return,
+            Event::MembersEquivocation { .. } => return,
+            Event::MembersChanged { .. } => {
+                // Who comes back is told anew.
+                let group = &self.groups[member];
+                return self.told.retain(|(of, producer, _), _| *of != member || group.is_member(producer));
+            }
             wrong => panic!("member {member}: {wrong:?}"),
         };
         let last = self.told.entry((member, head.producer(), head.session())).or_default();
