@@ -56,7 +56,8 @@ async fn a_folder_is_whole_at_every_member_and_of_its_next_version_only_what_is_
     make_folder(&folder, 1000, 2_000_000, 7);
     let watches = [GroupWatch::from(&near, GROUP, 0).await, GroupWatch::from(&far, GROUP, 0).await];
     let publish = async || {
-        let published = publisher.json(&["group", "publish", GROUP, text(&folder)]).await;
+        let added = publisher.json(&["add", text(&folder), "--hidden"]).await;
+        let published = publisher.json(&["group", "publish", GROUP, added["cid"].as_str().expect("a CID")]).await;
         let head = published["head"].as_str().expect("a head").parse::<cid::Cid>().expect("a CID");
         let before = line.bytes_from_target();
         for watch in &watches {
