@@ -178,12 +178,13 @@ pub async fn run<B: Backend>(backend: &B, args: Vec<OsString>, streams: Streams)
         Err(error) => return output.end(Err(error.into())),
     };
     let mut context = Context { backend, home, global, output };
+    // Boxed: what all the commands need together is too much for the stack of a thread that runs several.
     let outcome = match command {
         // These two mind signals themselves: they have nodes to stop in order.
-        Command::Daemon(args) => daemon::run(&mut context, args).await,
-        Command::Demo(args) => demo::run(&mut context, args).await,
+        Command::Daemon(args) => Box::pin(daemon::run(&mut context, args)).await,
+        Command::Demo(args) => Box::pin(demo::run(&mut context, args)).await,
         command => tokio::select! {
-            outcome = dispatch(&mut context, command) => outcome,
+            outcome = Box::pin(dispatch(&mut context, command)) => outcome,
             _ = tokio::signal::ctrl_c() => Err(NodeError::new(ErrorKind::Interrupted, "interrupted").into()),
         },
     };

@@ -63,6 +63,8 @@ pub(super) struct Member {
     pub(super) known: Mutex<Vec<GroupPeer>>,
     pub(super) machine: Driven<Machine>,
     pub(super) backlog: Backlog,
+    /// Held by the thread that writes.
+    pub(super) writing: Mutex<()>,
     pub(super) tracker: Mutex<Tracker>,
     /// There may be something to fetch.
     pub(super) wanted: Notify,
@@ -164,6 +166,7 @@ impl Member {
             known: Mutex::new(record.peers),
             machine,
             backlog: Backlog::new(),
+            writing: Mutex::default(),
             tracker: Mutex::new(tracker),
             wanted: Notify::new(),
             seek: Notify::new(),

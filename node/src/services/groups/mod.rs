@@ -32,7 +32,7 @@ use super::{Context, files, unix_ms};
 use crate::{
     api::{GroupEventStream, ProgressSink},
     error::{ErrorKind, NodeError},
-    store::{GroupPeer, GroupRecord},
+    store::{GroupPeer, GroupRecord, Store},
     swarm::MeshEvent,
     ticket::GroupTarget,
     types::{
@@ -136,7 +136,11 @@ impl Groups {
         if let Some(key) = find::key(&member.group) {
             self.context.swarm.stop_providing(key).await?;
         }
-        self.context.blocking(move |store| Ok(store.remove_group(&id)?)).await?;
+        let remove = move |store: &Store| {
+            let _nobody_writes = member.writing.lock();
+            Ok(store.remove_group(&id)?)
+        };
+        self.context.blocking(remove).await?;
         Ok(info)
     }
 

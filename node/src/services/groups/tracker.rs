@@ -7,7 +7,7 @@ use std::{
 
 use cid::Cid;
 use dagmesh_chronosync::{GroupHead, LeafKey};
-use dagmesh_core::limits::{RETRY_MAX_MS, RETRY_MIN_MS};
+use dagmesh_core::limits::{NEWS_RETRY_MS, RETRY_MAX_MS, RETRY_MIN_MS};
 use libp2p::PeerId;
 
 use crate::store::GroupProgress;
@@ -57,6 +57,11 @@ impl Turn {
         self.busy = false;
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + Duration::from_millis(wait + spread));
+    }
+
+    /// There is news of it: the wait is cut short.
+    fn news(&mut self, now: Instant) {
+        self.not_before = self.not_before.map(|at| at.min(now + Duration::from_millis(NEWS_RETRY_MS)));
     }
 
     /// Somebody new may help.
@@ -145,6 +150,9 @@ impl Tracker {
     pub(super) fn wrote(&mut self, key: LeafKey, leaf: Leaf) {
         match self.leaves.get_mut(&key) {
             Some(known) => {
+                if known.target != leaf.target {
+                    known.entries.news(Instant::now());
+                }
                 (known.progress, known.target, known.ranges) = (leaf.progress, leaf.target, leaf.ranges);
                 known.waiting |= leaf.waiting;
             }

@@ -60,7 +60,15 @@ pub(super) async fn run(member: Arc<Member>, mut ends: Ends) {
     loop {
         for works in split(member.backlog.take().await) {
             let this = Arc::clone(&member);
-            let written = member.context.blocking(move |store| Ok((write(&this, store, ends, &works), works)));
+            let written = member.context.blocking(move |store| {
+                let _until_it_is_written = this.writing.lock();
+                // Left meanwhile: nothing may be written after what was has been removed.
+                let written = match this.context.stop.is_cancelled() {
+                    true => Err(NodeError::stopping()),
+                    false => write(&this, store, ends, &works),
+                };
+                Ok((written, works))
+            });
             match written.await {
                 Ok((Ok((next, changed)), works)) => {
                     ends = next;
