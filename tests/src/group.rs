@@ -86,20 +86,23 @@ pub async fn agree(daemons: &[&Daemon], name: &str, publications: u64) -> String
     let mut last = String::new();
     let agreeing = wait_for_some(SOON * 2, "members that agree", async || {
         let mut states = Vec::new();
+        let mut now = String::new();
         for daemon in daemons {
-            let entries = info(daemon, name).await.entries;
-            let GroupState { root, leaves, sum, missing, .. } = state(daemon, name).await;
-            states.push((root, leaves, sum, missing, entries));
+            let (state, entries) = (state(daemon, name).await, info(daemon, name).await.entries);
+            let GroupState { root, sum, missing, peers, ahead, .. } = &state;
+            now += &format!(
+                "{} at {sum}, {entries} told, {missing} missing, {peers} peers, {ahead:?} ahead\n",
+                &root[..8]
+            );
+            states.push((state.root, state.sum, state.missing, entries));
         }
-        let whole =
-            |state: &(String, u64, u64, u64, u64)| (state.2, state.3, state.4) == (publications, 0, publications);
-        let agreed = states.iter().all(|state| whole(state) && state.0 == states.first().expect("one").0);
-        let now = format!("{states:?}");
         if now != last {
             println!("{now}");
             last = now;
         }
-        agreed.then(|| states.swap_remove(0).0)
+        let (root, ..) = states.first()?;
+        let whole = states.iter().all(|state| *state == (root.clone(), publications, 0, publications));
+        whole.then(|| root.clone())
     });
     agreeing.await
 }

@@ -29,8 +29,9 @@ async fn row_29_pages_that_lead_back_or_never_end_are_left_after_a_bound() {
             Request::Hello(_) => Answer::Digest(AHEAD),
             Request::Recover { .. } => {
                 let place = if leads_back { 7 } else { nth as u64 };
-                let mut name = [0; 32];
-                name[..8].copy_from_slice(&place.to_be_bytes());
+                // Behind all heads that there are.
+                let mut name = [0xff; 32];
+                name[24..].copy_from_slice(&place.to_be_bytes());
                 let mut page = page(&[head.encode()]);
                 page.next = Some(LeafKey { name, session: 1 });
                 Answer::Page(page)
