@@ -23,6 +23,7 @@ mod demo;
 mod feeds;
 mod files;
 mod follow;
+mod group;
 mod ipni;
 mod lifecycle;
 mod offline;
@@ -111,6 +112,9 @@ enum Command {
     Feeds(feeds::Command),
     #[command(flatten)]
     Follow(follow::Command),
+    /// Groups: several writers, no leader; every member learns what each of them says.
+    #[command(subcommand)]
+    Group(group::Command),
     /// The IPNI network: advertisements published, followed, announced.
     #[command(subcommand)]
     Ipni(ipni::Command),
@@ -196,6 +200,7 @@ async fn dispatch<B: Backend>(context: &mut Context<'_, B>, command: Command) ->
         Command::Dag(command) => dag::run(context, command).await,
         Command::Feeds(command) => feeds::run(context, command).await,
         Command::Follow(command) => follow::run(context, command).await,
+        Command::Group(command) => group::run(context, command).await,
         Command::Ipni(command) => ipni::run(context, command).await,
         Command::Repo(command) => repo::run(context, command).await,
         Command::Config(command) => config::run(context, command),
