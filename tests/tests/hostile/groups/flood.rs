@@ -51,19 +51,24 @@ async fn row_29_a_flood_of_unknown_digests_takes_no_memory_and_drowns_nobody() {
             busy += u64::from(!matches!(answer, Some(Answer::Digest(_))));
         }
         if n % 25 == 0 {
-            scene.honest_is_heard().await;
+            scene.said += 1;
+            group::say(&scene.honest, GROUP, &format!("{} amid the flood", scene.said)).await;
         }
     }
     assert!(busy > REQUESTS / 2, "{busy} of {REQUESTS} were refused");
     let (sent, connections) = flood.await.expect("a flood");
-    println!("{sent} digests over {connections} connections");
+    let meanwhile = scene.watch.entries().len();
+    println!("{sent} digests over {connections} connections; {meanwhile} of {} were told meanwhile", scene.said);
     assert!(sent > 1000, "{sent} digests, and nothing shown");
+    scene.watch.told(usize::try_from(scene.said).expect("few")).await;
     scene.honest_is_heard().await;
     if let (Some(before), Some(after)) = (before, scene.daemon.memory()) {
         println!("{before:?}, then {after:?}");
-        assert!(after.peak - before.peak < 64 * MIB, "{before:?}, then {after:?}");
+        // Gossipsub remembers each message for a minute, so that it is not taken twice.
+        assert!(after.peak - before.peak < 160 * MIB, "{before:?}, then {after:?}");
     }
     let state = group::state(&scene.daemon, GROUP).await;
     assert_eq!((state.leaves, state.sum), (1, scene.said));
-    scene.assert_told_only(&[]).await;
+    let told = group::assert_sound(&group::log(&scene.daemon, GROUP).await);
+    assert!(told.keys().all(|(producer, _)| *producer == group::peer(&scene.honest)), "{:?}", told.keys());
 }

@@ -120,6 +120,8 @@ async fn a_closed_group_works_without_its_owner_and_who_was_away_learns_the_list
     may_write(&newcomer, true).await;
     group::say(&newcomer, GROUP, "hello").await;
     away.restart().await;
+    // It had met the owner alone, maybe.
+    away.json(&["connect", &member.addr("tcp")]).await;
     let three = [&member, &away, &newcomer];
     group::agree(&three, GROUP, 3).await;
     group::say(&away, GROUP, "back").await;
