@@ -89,12 +89,13 @@ impl Writer {
 
 /// The head with another producer's key in the place of its own; its signature is none of that key.
 pub fn in_the_name_of(head: &GroupHead, other: &PeerId) -> Vec<u8> {
-    let (mut bytes, own) = (head.encode().to_vec(), head.producer().to_bytes());
     // The id of an ed25519 key is the key itself, behind two bytes.
-    let (own, other) = (&own[2..], &other.to_bytes()[2..]);
+    let key = |peer: &PeerId| peer.to_bytes().split_off(2);
+    let (bytes, own) = (head.encode(), key(&head.producer()));
     let at = bytes.windows(own.len()).position(|window| window == own).expect("its key");
-    bytes[at..at + own.len()].copy_from_slice(other);
-    bytes
+    let (before, rest) = bytes.split_at(at);
+    let (_, after) = rest.split_at(own.len());
+    [before, &key(other), after].concat()
 }
 
 /// Heads as they travel, whatever they are.
@@ -167,7 +168,8 @@ impl Hostile {
                 tokio::spawn(async move {
                     let mut reader = FrameReader::new(stream, limits::MAX_GROUP_MESSAGE_BYTES + 32);
                     let Ok(Some(request)) = reader.next().await else { return };
-                    let request = Request::decode(&request[32..]).expect("an honest member's request");
+                    let request =
+                        Request::decode(request.get(32..).expect("a group")).expect("an honest member's request");
                     let answer = script(count.fetch_add(1, Ordering::Relaxed), &request);
                     play(reader.into_inner().0, answer, &script::Exchange::default()).await;
                 });

@@ -1,7 +1,8 @@
 //! Heads that are signed as they should be, over chains that are not there, not what they are said to be, or endless.
 
-use dagmesh::dag::Blockstore;
-use dagmesh::dagsync::message::Frame;
+use std::sync::Arc;
+
+use dagmesh::{dag::Blockstore, dagsync::message::Frame};
 use dagmesh_chronosync::Payload;
 use dagmesh_tests::{
     group,
@@ -9,7 +10,6 @@ use dagmesh_tests::{
     peer::SOON,
     wait_for,
 };
-use std::sync::Arc;
 
 use super::{GROUP, Scene};
 
@@ -64,7 +64,7 @@ async fn row_10_of_a_chain_that_goes_on_below_the_first_number_no_more_is_fetche
     let head = writer.head(10, Payload::content(last));
     scene.gossip(&hostile, &[head.encode()]).await;
     scene.told_head(&head).await;
-    let sent: u64 = hostile.exchanges().iter().map(|exchange| exchange.sent_bytes() as u64).sum();
+    let sent: u64 = hostile.exchanges().iter().map(|exchange| exchange.sent_bytes()).sum();
     assert!(sent < 64 * 1024, "{sent} bytes were sent for ten entries of 700 bytes");
     let log = group::log(&scene.daemon, GROUP).await;
     let own = log.iter().filter(|entry| entry.producer == writer.producer()).collect::<Vec<_>>();

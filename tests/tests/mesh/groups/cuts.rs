@@ -114,7 +114,7 @@ async fn a_member_that_is_killed_in_the_middle_goes_on_with_its_session_and_noth
             let sent = tokio::process::Command::new("sh").args(["-c", "kill -KILL \"$0\"", &id]).status().await;
             assert!(sent.is_ok_and(|status| status.success()));
         };
-        let (_, (open, ())) = join(all_talk(&daemons, &mut said, 120), join(async { talking.await }, killing)).await;
+        let (_, (open, ())) = join(all_talk(&daemons, &mut said, 120), join(talking, killing)).await;
         open
     };
     all_talk(&daemons, &mut said, 40).await;
