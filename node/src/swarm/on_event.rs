@@ -307,13 +307,12 @@ impl Worker {
         id: &gossipsub::MessageId,
         message: gossipsub::Message,
     ) -> Option<MessageAcceptance> {
-        let holding = self.holding.get(&message.topic)?;
+        let holding = self.holding.get_mut(&message.topic)?;
         let Some(author) = message.source else {
             self.metrics.gossip_rejected.add();
             return Some(MessageAcceptance::Reject);
         };
-        let bytes = u32::try_from(message.data.len()).unwrap_or(u32::MAX);
-        let sent = std::sync::Arc::clone(&holding.room).try_acquire_many_owned(bytes).ok().and_then(|room| {
+        let sent = holding.room(neighbour, message.data.len()).and_then(|room| {
             let held = Held { id: id.clone(), neighbour, since: Instant::now(), _room: room };
             holding.queue.try_send(HeldMessage { author, neighbour, data: message.data, held }).ok()
         });

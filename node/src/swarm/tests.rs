@@ -225,14 +225,16 @@ async fn a_held_message_goes_on_once_it_is_judged_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_topic_holds_so_many_messages_and_bytes_and_no_more() {
-    let (a, b) = (Node::start().await, Node::start().await);
+async fn a_topic_holds_so_many_bytes_of_one_neighbour_and_leaves_room_to_others() {
+    let (a, b, other) = (Node::start().await, Node::start().await, Node::start().await);
     let mut held = b.handle.subscribe_held(HELD).await.unwrap();
-    a.handle.subscribe(HELD).await.unwrap();
-    a.handle.connect(b.tcp().await).await.unwrap();
-    a.sees_subscriber(b.peer(), HELD).await;
+    for node in [&a, &other] {
+        node.handle.subscribe(HELD).await.unwrap();
+        node.handle.connect(b.tcp().await).await.unwrap();
+        node.sees_subscriber(b.peer(), HELD).await;
+    }
     let large = limits::MAX_GOSSIP_BYTES - 1024;
-    let fit = limits::GROUP_GOSSIP_BYTES / large;
+    let fit = limits::GROUP_GOSSIP_SHARE / large;
     for n in 0..fit as u32 + 1 {
         let mut data = vec![0; large];
         data[..4].copy_from_slice(&n.to_be_bytes());
@@ -247,11 +249,13 @@ async fn a_topic_holds_so_many_messages_and_bytes_and_no_more() {
         .await;
     }
     assert_eq!((held.len(), b.handle.metrics().gossip_overflow), (fit, 1));
+    other.handle.publish(HELD, vec![9; large]).await.unwrap();
+    until("another neighbour's message", async || (held.len() == fit + 1).then_some(())).await;
     // A verdict frees its share.
     let message = within("a held message", held.recv()).await.unwrap();
     b.handle.judge(message.held, MessageAcceptance::Ignore).await.unwrap();
     a.handle.publish(HELD, vec![1; large]).await.unwrap();
-    until("room", async || (held.len() == fit).then_some(())).await;
+    until("room", async || (held.len() == fit + 1).then_some(())).await;
     // Those who judge have gone: what comes is ignored.
     drop(held);
     a.handle.publish(HELD, vec![2; large]).await.unwrap();
