@@ -110,7 +110,8 @@ pub fn means(rows: &[Row]) -> String {
     for model in 0..models {
         let runs = || rows.iter().filter_map(|row| row.outcomes.get(model));
         let mean = |of: fn(&Outcome) -> f64| runs().map(of).sum::<f64>() / rows.len() as f64;
-        let ms = |at: fn(&Outcome) -> Duration| runs().map(at).sum::<Duration>().as_secs_f64() * 1e3 / rows.len() as f64;
+        let ms =
+            |at: fn(&Outcome) -> Duration| runs().map(at).sum::<Duration>().as_secs_f64() * 1e3 / rows.len() as f64;
         let name = runs().next().map_or("", |run| run.model.as_str());
         let (p50, p99, longest) = (ms(|run| run.delays[0]), ms(|run| run.delays[2]), ms(|run| run.delays[3]));
         let (bytes, messages) = (mean(Outcome::bytes_per_publication), mean(|run| run.cost.messages as f64));
