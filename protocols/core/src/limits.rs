@@ -466,8 +466,9 @@ pub const MAX_GROUP_PENDING_DIGESTS: usize = 64;
 pub const MAX_GROUP_PENDING_PER_AUTHOR: usize = 4;
 /// Peers of a group that are remembered with what they said last; the one not heard for longest makes room.
 pub const MAX_GROUP_PEERS: usize = 1024;
-/// Recoveries of a group that run at once, each from another peer: one slow peer must not keep us.
-pub const MAX_GROUP_RECOVERIES: usize = 4;
+/// Recoveries of a group that run at once, each from another peer: a few who do not answer must not keep us from the others
+/// until their requests are given up.
+pub const MAX_GROUP_RECOVERIES: usize = 8;
 /// Pages of one recovery: a full group takes 16 of the usual heads, 96 of the largest.
 pub const MAX_GROUP_RECOVERY_PAGES: u32 = 128;
 /// Requests that a peer of a group may make at once: a full recovery of the usual heads, twice.

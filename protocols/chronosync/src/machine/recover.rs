@@ -45,6 +45,8 @@ pub(super) struct Recovery {
     pages: u32,
     heads: usize,
     gained: bool,
+    /// The peer lacked heads that we had.
+    gave: bool,
     /// Our list of members went with it.
     gave_members: bool,
     started: Instant,
@@ -103,7 +105,7 @@ impl Group {
                 self.claims.remove(&root);
                 continue;
             }
-            let recent = self.recoveries().any(|running| now < running.started + self.config.moment);
+            let recent = self.recoveries().any(|running| now < running.started + self.config.moment / 2);
             if recent || self.recoveries().count() >= MAX_GROUP_RECOVERIES {
                 // What runs may bring this one too.
                 let later = now + self.moment();
@@ -158,6 +160,7 @@ impl Group {
             pages: 0,
             heads: 0,
             gained: false,
+            gave: false,
             gave_members: false,
             started: now,
             deadline,
@@ -248,6 +251,7 @@ impl Group {
         let gives = page.state.members < ours || (page.state.members == ours && checked.foreign);
         let members = self.list_bytes().filter(|_| gives && !recovery.gave_members);
         recovery.gave_members |= members.is_some();
+        recovery.gave |= !lacking.is_empty();
         let end = LeafKey { name: [u8::MAX; 32], session: u64::MAX };
         let tells = !lacking.is_empty() || members.is_some();
         if recovery.pages < MAX_GROUP_RECOVERY_PAGES && (page.next.is_some() || tells) {
@@ -276,7 +280,10 @@ impl Group {
         } else {
             self.peers.failed(now, recovery.peer);
         }
-        if (page.state.members, page.state.root) == (ours.members, ours.root) {
+        if recovery.gained && recovery.gave {
+            // Both went their own ways, as over a cut, and so did those behind us.
+            self.heartbeat.at_once(now, &mut self.rng);
+        } else if (page.state.members, page.state.root) == (ours.members, ours.root) {
             self.heartbeat.agree();
         }
         self.initialized();

@@ -60,7 +60,10 @@ impl Group {
             self.hear_members(now, list)?;
         }
         let checked = self.check(now, heads, false)?;
-        self.learn(now, checked.heads, true);
+        if self.learn(now, checked.heads, true) > 0 {
+            // Those behind us lack it too.
+            self.heartbeat.at_once(now, &mut self.rng);
+        }
         let ours = self.state.summary().members;
         let list = self.list_bytes();
         let other = checked.foreign && state.members == ours && members.is_none();
