@@ -333,6 +333,12 @@ fn event_text(event: &GroupEvent) -> String {
         GroupEvent::Initialized => "* we know what the others know".into(),
         GroupEvent::MemberSeen { producer } => format!("* {producer} is here"),
         GroupEvent::MembersChanged { version } => format!("* the list of who may write has changed: number {version}"),
+        GroupEvent::MembersEquivocation { version } => {
+            format!("* the owner has signed two lists of number {version} of who may write")
+        }
+        GroupEvent::NotFetched { index, head, reason } => {
+            format!("* {head} of {index} is not fetched: {}", visible(reason))
+        }
         GroupEvent::Equivocation { producer, seq, entries, .. } => {
             let entries = entries.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
             format!("* {producer} has signed two publications of number {seq}: {entries}")

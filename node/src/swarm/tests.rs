@@ -263,6 +263,41 @@ async fn a_topic_holds_so_many_bytes_of_one_neighbour_and_leaves_room_to_others(
 }
 
 #[tokio::test]
+async fn a_verdict_counts_until_gossipsub_forgets_the_message_and_not_later() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    let mut held = b.handle.subscribe_held(HELD).await.unwrap();
+    a.handle.connect(b.tcp().await).await.unwrap();
+    a.sees_subscriber(b.peer(), HELD).await;
+    // Three seconds below it, for a machine that is busy, and at it.
+    for (ago_ms, counts) in [(limits::GROUP_VERDICT_MS - 3000, (1, 0)), (limits::GROUP_VERDICT_MS, (1, 1))] {
+        a.handle.publish(HELD, ago_ms.to_be_bytes().to_vec()).await.unwrap();
+        let mut message = within("a held message", held.recv()).await.unwrap();
+        message.held.since = message.held.since.checked_sub(Duration::from_millis(ago_ms)).unwrap();
+        b.handle.judge(message.held, MessageAcceptance::Accept).await.unwrap();
+        let counted = || (b.handle.metrics().gossip_accepted, b.handle.metrics().gossip_late);
+        until("verdict", async || (counted() == counts).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_topic_holds_so_many_small_messages_and_no_more() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    let held = b.handle.subscribe_held(HELD).await.unwrap();
+    a.handle.connect(b.tcp().await).await.unwrap();
+    a.sees_subscriber(b.peer(), HELD).await;
+    for n in 0..=limits::GROUP_GOSSIP_QUEUE {
+        a.handle.publish(HELD, n.to_be_bytes().to_vec()).await.unwrap();
+        // A few at a time: the queue of the sender is bounded too.
+        if n % 64 == 63 || n >= limits::GROUP_GOSSIP_QUEUE - 1 {
+            until("message", async || (held.len() + b.handle.metrics().gossip_overflow as usize > n).then_some(()))
+                .await;
+        }
+        assert_eq!(b.handle.metrics().gossip_overflow, (n / limits::GROUP_GOSSIP_QUEUE) as u64);
+    }
+    assert_eq!(held.len(), limits::GROUP_GOSSIP_QUEUE);
+}
+
+#[tokio::test]
 async fn a_peer_that_comes_back_before_its_old_connection_has_ended_is_told_our_topics() {
     let key = Keypair::generate_ed25519();
     let start_again = async || {

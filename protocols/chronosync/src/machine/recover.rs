@@ -6,8 +6,8 @@ use std::{
 };
 
 use dagmesh_core::limits::{
-    MAX_GROUP_LEAVES, MAX_GROUP_PAGE_BYTES, MAX_GROUP_PAGE_HEADS, MAX_GROUP_PEERS, MAX_GROUP_RECOVERIES,
-    MAX_GROUP_RECOVERY_PAGES,
+    MAX_GROUP_GOSSIP_HEAD_BYTES, MAX_GROUP_HEAD_BYTES, MAX_GROUP_LEAVES, MAX_GROUP_PAGE_BYTES, MAX_GROUP_PAGE_HEADS,
+    MAX_GROUP_PEERS, MAX_GROUP_RECOVERIES, MAX_GROUP_RECOVERY_PAGES,
 };
 use libp2p_identity::PeerId;
 use rand::RngExt;
@@ -56,8 +56,8 @@ pub(super) struct Recovery {
 /// A call to the whole group.
 #[derive(Debug)]
 pub(super) struct Wide {
-    from: Cursor,
-    pages: u32,
+    pub(super) from: Cursor,
+    pub(super) pages: u32,
     pub(super) deadline: Instant,
 }
 
@@ -320,6 +320,20 @@ impl Group {
         self.tell(&call);
     }
 
+    /// Whether this page tells the caller all that ours would: a pending answer gives way to no less, or a page of next to
+    /// nothing would silence everybody. One who lacks our list of members is given that besides.
+    fn answers_for_us(&self, to: &Cursor, page: &Page, told: &BTreeMap<LeafKey, u64>) -> bool {
+        let Some((_, members)) = self.answers.get(to) else { return false };
+        let bytes: usize = page.heads.iter().map(|head| head.len()).sum();
+        let full =
+            bytes + MAX_GROUP_HEAD_BYTES > MAX_GROUP_GOSSIP_HEAD_BYTES || page.heads.len() >= MAX_GROUP_PAGE_HEADS;
+        if *members < self.state.summary().members || (page.next.is_some() && !full) {
+            return false;
+        }
+        let mut ours = self.told(to).1.filter(|head| page.next.is_none_or(|next| head.key() <= next));
+        ours.all(|head| told.get(&head.key()).is_some_and(|number| *number >= head.sequence()))
+    }
+
     /// An answer to such a call, ours or another's.
     pub(super) fn take_wide_page(
         &mut self,
@@ -329,10 +343,13 @@ impl Group {
         claimers: &[PeerId],
     ) -> Result<Acceptance, HeadError> {
         let checked = self.check(now, &page.heads, true)?;
-        self.answers.remove(&to);
-        self.learn(now, checked.heads, true);
-        match self.wide.take_if(|wide| wide.from == to) {
-            Some(wide) if page.next > to.after && wide.pages < MAX_GROUP_RECOVERY_PAGES => {
+        let gained = self.learn(now, checked.heads, true) > 0;
+        if self.answers_for_us(&to, &page, &checked.numbers) {
+            self.answers.remove(&to);
+        }
+        let goes_on = page.next > to.after;
+        match self.wide.take_if(|wide| wide.from == to && (gained || goes_on)) {
+            Some(wide) if goes_on && wide.pages < MAX_GROUP_RECOVERY_PAGES => {
                 self.call_on(now, Cursor { after: page.next, ..to }, wide.pages + 1);
             }
             Some(_) => self.initialized(),
