@@ -5,8 +5,11 @@
 //! `p` and a leaf's place how far its entries are told; `l` and an index a row of the log; `c`, a leaf and such an index
 //! a content that is not whole yet, `b` one that never will be; `x` and a number a gap.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use cid::Cid;
+use dagmesh_chronosync::LeafKey;
 use dagmesh_core::{cbor, limits};
 use dagmesh_dag::StoreError;
 use libp2p::{Multiaddr, PeerId};
@@ -108,6 +111,19 @@ pub struct GroupContent {
     pub content: Cid,
 }
 
+/// How a content of a group stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupContentState {
+    /// It is to become whole.
+    Waits,
+    /// It is whole.
+    Whole,
+    /// It never will be, for this reason.
+    Broken(String),
+    /// Its row of the log has given way.
+    Gone,
+}
+
 /// Publications that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupGap {
@@ -130,6 +146,17 @@ pub struct GroupGap {
 struct HeadRow {
     head: ByteBuf,
     content: Option<Cid>,
+}
+
+/// What a membership keeps from a collection of garbage.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum GroupRoot {
+    /// One entry and its content, whatever lies below it in its chain: that has a row of the log, or has given way.
+    Entry(Cid),
+    /// A content.
+    Content(Cid),
+    /// The entries of a session from its newest one back to the last one that was told, as far as they are held.
+    Ahead { newest: Cid, told: Option<Cid> },
 }
 
 impl Store {
@@ -162,6 +189,13 @@ impl Store {
             Ok((leaf_of(&key)?, row.head.into_vec().into()))
         };
         self.engine.keyspaces.rows(Table::Groups, &key(b'h', group, &[])).map(read).collect()
+    }
+
+    /// The sessions of which there is a head, or something told: of all producers, or of the one of this name.
+    pub fn group_leaves(&self, group: &GroupKey, name: Option<&[u8; 32]>) -> Result<BTreeSet<GroupLeaf>, Error> {
+        let rest = name.map_or(&[][..], |name| name);
+        let rows = |kind| self.engine.keyspaces.rows(Table::Groups, &key(kind, group, rest));
+        rows(b'h').chain(rows(b'p')).map(|row| Ok(leaf_of(&row?.0)?)).collect()
     }
 
     /// How far the entries of one session are told.
@@ -216,14 +250,16 @@ impl Store {
         rows.map(read).collect()
     }
 
-    /// Whether the content of this row is still to become whole, or never will.
-    pub fn group_content_waits(&self, group: &GroupKey, leaf: &GroupLeaf, index: u64) -> Result<bool, Error> {
-        for kind in [b'c', b'b'] {
-            if self.read_row(Table::Groups, &content_key(kind, group, leaf, index))?.is_some() {
-                return Ok(true);
-            }
+    /// How the content of this row of the log stands.
+    pub fn group_content(&self, group: &GroupKey, leaf: &GroupLeaf, index: u64) -> Result<GroupContentState, Error> {
+        if self.read_row(Table::Groups, &content_key(b'c', group, leaf, index))?.is_some() {
+            return Ok(GroupContentState::Waits);
         }
-        Ok(false)
+        if let Some(reason) = self.read_row(Table::Groups, &content_key(b'b', group, leaf, index))? {
+            return Ok(GroupContentState::Broken(decode(&reason)?));
+        }
+        let row = self.read_row(Table::Groups, &key(b'l', group, &index.to_be_bytes()))?;
+        Ok(if row.is_some() { GroupContentState::Whole } else { GroupContentState::Gone })
     }
 
     /// Up to `limit` gaps, from this number on.
@@ -282,26 +318,40 @@ impl Store {
         self.transaction(|batch| Ok::<_, Error>(batch.delete_row(Table::Groups, &key(b'g', group, &[]))?))
     }
 
-    /// Calls `found` for each CID that a membership keeps, with all that is held below it.
-    pub(super) fn each_group_cid(&self, mut found: impl FnMut(Cid) -> Result<(), Error>) -> Result<(), Error> {
+    /// Calls `found` for each thing that a membership keeps.
+    pub(super) fn each_group_root(&self, mut found: impl FnMut(GroupRoot) -> Result<(), Error>) -> Result<(), Error> {
         for (group, _) in self.groups()?.into_iter().filter(|(_, record)| !record.left) {
-            for row in self.engine.keyspaces.rows(Table::Groups, &key(b'h', &group, &[])) {
-                let row: HeadRow = decode(&row?.1)?;
-                row.content.into_iter().try_for_each(&mut found)?;
-            }
             for (_, progress) in self.group_progress(&group)? {
-                [progress.entry, progress.base].into_iter().flatten().try_for_each(&mut found)?;
+                progress.entry.map(GroupRoot::Entry).into_iter().try_for_each(&mut found)?;
+                progress.base.map(GroupRoot::Content).into_iter().try_for_each(&mut found)?;
             }
-            // A chain may have gaps, where its producer broke it.
-            let mut from = 0;
-            loop {
-                let rows = self.group_log(&group, from, STEP_ROWS)?;
-                let Some((last, _)) = rows.last() else { break };
-                from = last.saturating_add(1);
-                rows.into_iter().map(|(_, row)| row.entry).try_for_each(&mut found)?;
+            for row in self.engine.keyspaces.rows(Table::Groups, &key(b'h', &group, &[])) {
+                let (key, row) = row?;
+                let Some(newest) = decode::<HeadRow>(&row)?.content else { continue };
+                let told = self.group_progress_of(&group, &leaf_of(&key)?)?.and_then(|progress| progress.entry);
+                found(GroupRoot::Ahead { newest, told })?;
             }
+            self.each_group_entry(&group, |entry| found(GroupRoot::Entry(entry)))?;
         }
         Ok(())
+    }
+
+    /// Calls `found` for the entry of each row of each log.
+    pub(super) fn each_logged_entry(&self, mut found: impl FnMut(Cid) -> Result<(), Error>) -> Result<(), Error> {
+        for (group, _) in self.groups()?.into_iter().filter(|(_, record)| !record.left) {
+            self.each_group_entry(&group, &mut found)?;
+        }
+        Ok(())
+    }
+
+    fn each_group_entry(&self, group: &GroupKey, mut found: impl FnMut(Cid) -> Result<(), Error>) -> Result<(), Error> {
+        let mut from = 0;
+        loop {
+            let rows = self.group_log(group, from, STEP_ROWS)?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            from = last.saturating_add(1);
+            rows.into_iter().map(|(_, row)| row.entry).try_for_each(&mut found)?;
+        }
     }
 }
 
@@ -341,6 +391,12 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Forgets how far the entries of a leaf are told.
+    pub fn remove_group_progress(&mut self, group: &GroupKey, leaf: &GroupLeaf) -> Result<(), Error> {
+        self.delete_row(Table::Groups, &leaf_key(b'p', group, leaf))?;
+        Ok(())
+    }
+
     /// Keeps how far the entries of a leaf are told.
     pub fn set_group_progress(
         &mut self,
@@ -353,10 +409,22 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Writes a row of the log.
+    /// Writes a row of the log, each index once and in order. The row [`limits::MAX_GROUP_LOG`] before it gives way, with
+    /// what is remembered of its content.
     pub fn put_group_log(&mut self, group: &GroupKey, index: u64, row: &GroupLogRow) -> Result<(), Error> {
         self.put_row(Table::Groups, &key(b'l', group, &index.to_be_bytes()), cbor::to_vec(row)?)?;
         self.roots(|| [row.entry]);
+        let Some(oldest) = index.checked_sub(limits::MAX_GROUP_LOG) else { return Ok(()) };
+        let place = key(b'l', group, &oldest.to_be_bytes());
+        let Some(row) = self.row(Table::Groups, &place)? else { return Ok(()) };
+        self.delete_row(Table::Groups, &place)?;
+        let GroupLogRow { producer, session, .. } = decode(&row)?;
+        if let Ok(producer) = PeerId::from_bytes(&producer) {
+            let LeafKey { name, session } = LeafKey::new(&producer, session);
+            for kind in [b'c', b'b'] {
+                self.delete_row(Table::Groups, &content_key(kind, group, &(name, session), oldest))?;
+            }
+        }
         Ok(())
     }
 
@@ -380,16 +448,19 @@ impl Batch<'_> {
         index: u64,
         broken: Option<&str>,
     ) -> Result<(), Error> {
-        self.delete_row(Table::Groups, &content_key(b'c', group, leaf, index))?;
-        if let Some(reason) = broken {
+        let waited = self.delete_row(Table::Groups, &content_key(b'c', group, leaf, index))?;
+        if let Some(reason) = broken.filter(|_| waited) {
             self.put_row(Table::Groups, &content_key(b'b', group, leaf, index), cbor::to_vec(reason)?)?;
         }
         Ok(())
     }
 
-    /// Writes a gap.
+    /// Writes a gap, each number once and in order. The one [`limits::MAX_GROUP_GAPS`] before it gives way.
     pub fn put_group_gap(&mut self, group: &GroupKey, number: u64, gap: &GroupGap) -> Result<(), Error> {
         self.put_row(Table::Groups, &key(b'x', group, &number.to_be_bytes()), cbor::to_vec(gap)?)?;
+        if let Some(oldest) = number.checked_sub(limits::MAX_GROUP_GAPS) {
+            self.delete_row(Table::Groups, &key(b'x', group, &oldest.to_be_bytes()))?;
+        }
         Ok(())
     }
 }

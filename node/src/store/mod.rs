@@ -46,7 +46,10 @@ pub use self::{
     frontiers::{FrontierKey, FrontierLink, SavedFrontier, StagedFrontier},
     gate::Protection,
     gc::GcReport,
-    groups::{GroupContent, GroupGap, GroupKey, GroupLeaf, GroupLogRow, GroupPeer, GroupProgress, GroupRecord},
+    groups::{
+        GroupContent, GroupContentState, GroupGap, GroupKey, GroupLeaf, GroupLogRow, GroupPeer, GroupProgress,
+        GroupRecord,
+    },
     tables::{PeerRecord, Pin, PinKind},
     verify::{VerifyProgress, VerifyReport},
 };

@@ -522,6 +522,17 @@ pub const MAX_GROUP_HISTORY: u64 = 65_536;
 pub const MAX_GROUP_FETCHES: usize = 4;
 /// Rows of a group's log that are read at once, for whoever lists or watches.
 pub const GROUP_LOG_ROWS: usize = 256;
+/// Rows that the log of a group holds, the newest; older ones give way, and what they alone referred to is garbage then. Four
+/// times [`MAX_GROUP_HISTORY`]: 64 MiB of rows, with a chat's lines 128 MiB of entries, with the longest texts 4 GiB.
+pub const MAX_GROUP_LOG: u64 = 262_144;
+/// Gaps of a group that are remembered, the newest: an honest producer leaves none, and a hostile one as many as it likes.
+pub const MAX_GROUP_GAPS: u64 = 4096;
+/// Bytes after which no more is fetched unasked of one content of a group, unless `[groups] max_content_bytes` says otherwise (1 GiB): in an
+/// open group anybody names contents, and a DAG has no end that can be seen from its root.
+pub const GROUP_CONTENT_BYTES: u64 = 1024 * 1024 * 1024;
+/// What each block of a content counts beside its bytes: its key and its place in the index, so that a DAG of empty blocks has
+/// an end too.
+pub const GROUP_CONTENT_BLOCK_BYTES: u64 = 128;
 /// Neighbours of a group below which others are looked for and dialled: the mesh of gossipsub wants six.
 pub const GROUP_PEERS_LOW: usize = 6;
 /// Members that are kept with a membership and their addresses, to be dialled when too few are there; the oldest makes

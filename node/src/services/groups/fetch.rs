@@ -4,6 +4,7 @@
 //! other members in turn. Contents wait in a queue on the disk, and each is compared with the one before of its session.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,6 +21,7 @@ use dagmesh_dagsync::{
     feed_sync::{BlockHook, FeedSync, Link as ChainLink, Plan, Provider, Schema},
 };
 use libp2p::PeerId;
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -89,12 +91,12 @@ async fn place(member: &Member) -> Option<OwnedSemaphorePermit> {
 }
 
 /// A session whose entries are to be fetched.
-struct Wanted {
-    key: LeafKey,
-    producer: PeerId,
-    head: (u64, Cid),
-    after: u64,
-    stop: Option<Cid>,
+pub(super) struct Wanted {
+    pub(super) key: LeafKey,
+    pub(super) producer: PeerId,
+    pub(super) head: (u64, Cid),
+    pub(super) after: u64,
+    pub(super) stop: Option<Cid>,
 }
 
 impl Wanted {
@@ -228,6 +230,15 @@ impl Member {
         let done = Arc::new(AtomicUsize::new(0));
         let ended = tokio::time::timeout(SLICE, self.sync_contents(&key, &rows, &done)).await;
         let whole = done.load(Ordering::Acquire).min(rows.len());
+        let over = {
+            let mut fetched = self.fetched.lock();
+            for (index, _) in rows.iter().take(whole) {
+                fetched.remove(index);
+            }
+            let over = rows.iter().skip(whole);
+            let over = over.filter(|(index, _)| fetched.get(index).is_some_and(|sum| *sum > self.places.content_bytes));
+            over.map(|(index, row)| (*index, row.content)).next()
+        };
         let finished: Vec<_> = rows.iter().take(whole).cloned().collect();
         let mut broken = None;
         if let Ok(Err(error)) = &ended {
@@ -237,6 +248,13 @@ impl Member {
                 tracing::info!(group = self.name, content = %row.content, %error, "a content cannot be walked");
                 broken = Some((*index, error.to_string()));
             }
+        }
+        if let Some((index, content)) = over.filter(|_| broken.is_none()) {
+            let max = self.places.content_bytes;
+            tracing::info!(group = self.name, %content, max, "a content is larger than what is fetched unasked");
+            self.fetched.lock().remove(&index);
+            broken =
+                Some((index, format!("it has more than the {max} bytes that `[groups] max_content_bytes` allows")));
         }
         if finished.is_empty() && broken.is_none() {
             if let Some(leaf) = self.tracker.lock().leaves.get_mut(&key) {
@@ -306,23 +324,39 @@ impl Member {
             done: Arc::clone(done),
             store: Arc::clone(&self.context.store),
             hook: self.context.hook.clone(),
+            places: rows.iter().map(|(index, _)| *index).collect(),
+            fetched: Arc::clone(&self.fetched),
+            max: self.places.content_bytes,
             _protection: self.context.store.protect(),
         };
         Fetch::new(store, FetchConfig::default(), roots.collect(), progress)
     }
 }
 
-/// Counts the contents that are whole.
+/// Counts the contents that are whole, and the bytes of those that are not.
 struct Progress {
     done: Arc<AtomicUsize>,
     store: Arc<Store>,
     hook: Option<Arc<dyn BlockHook>>,
+    /// Where each content stands in the log.
+    places: Vec<u64>,
+    fetched: Arc<Mutex<HashMap<u64, u64>>>,
+    /// Bytes that one content may bring.
+    max: u64,
     /// Keeps a collection of garbage away from what came since the last checkpoint; it hangs below an entry.
     _protection: Protection,
 }
 
 impl Observer for Progress {
-    fn block(&mut self, _: usize, _: &Visit, block: &Block, received: bool) -> Flow {
+    fn block(&mut self, root: usize, _: &Visit, block: &Block, received: bool) -> Flow {
+        if let Some(place) = self.places.get(root).filter(|_| received) {
+            let mut fetched = self.fetched.lock();
+            let sum = fetched.entry(*place).or_default();
+            *sum += block.data().len() as u64 + limits::GROUP_CONTENT_BLOCK_BYTES;
+            if *sum > self.max {
+                return Flow::Fail("a content is larger than what is fetched unasked".to_owned());
+            }
+        }
         self.hook.as_ref().map_or(Flow::Continue, |hook| hook.block(block, received))
     }
 
@@ -338,7 +372,7 @@ impl Observer for Progress {
 }
 
 /// Reads a chain from the store; `None` where something of it is neither held nor known not to be there.
-fn read_chain(store: &Store, wanted: &Wanted) -> Result<Option<Chain>, StoreError> {
+pub(super) fn read_chain(store: &Store, wanted: &Wanted) -> Result<Option<Chain>, StoreError> {
     let mut links: Vec<Link> = Vec::new();
     let (mut next, mut reason) = (Some(wanted.head.1), None);
     while (links.len() as u64) < wanted.span() {

@@ -48,6 +48,8 @@ pub(super) struct Places {
     pub(super) calls: Arc<Semaphore>,
     /// Chains and contents that are fetched.
     pub(super) fetches: Arc<Semaphore>,
+    /// Bytes that one content may bring.
+    pub(super) content_bytes: u64,
 }
 
 /// A group that is taken part in.
@@ -81,6 +83,8 @@ pub(super) struct Member {
     pub(super) initialized: watch::Sender<bool>,
     pub(super) events: broadcast::Sender<GroupEvent>,
     pub(super) misbehaved: AtomicU64,
+    /// Bytes that were fetched of contents which are not whole yet, by their place in the log; counted anew after a restart.
+    pub(super) fetched: Arc<Mutex<HashMap<u64, u64>>>,
     /// Who told us last of a producer's publication: at hand to be asked for it.
     pub(super) heard: Mutex<HashMap<PeerId, PeerId>>,
     /// The entry of the publication that is being made.
@@ -93,7 +97,7 @@ pub(super) struct Member {
     listing: tokio::sync::Mutex<()>,
     /// Our last entry; one publication at a time is made.
     publishing: tokio::sync::Mutex<Option<Cid>>,
-    waiting: Semaphore,
+    pub(super) waiting: Semaphore,
     published: Mutex<Option<oneshot::Sender<Result<GroupHead, String>>>>,
 }
 
@@ -177,6 +181,7 @@ impl Member {
             initialized: watch::Sender::new(false),
             events: broadcast::Sender::new(limits::EVENT_QUEUE),
             misbehaved: AtomicU64::new(0),
+            fetched: Arc::default(),
             heard: Mutex::default(),
             own_block: Mutex::default(),
             voice,
