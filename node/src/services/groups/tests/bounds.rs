@@ -14,7 +14,7 @@ fn member(node: &Node) -> Arc<Member> {
 }
 
 fn store(home: &tempfile::TempDir) -> Arc<Store> {
-    Store::open(&home.path().join("store")).expect("opens")
+    Store::open(home.path().join("store")).expect("opens")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,7 +235,9 @@ fn a_jump_brings_so_many_entries_and_of_further_ones_it_is_said_that_they_are_le
         previous = Some(*block.cid());
         chain.push(block);
     }
-    chain.chunks(8192).for_each(|blocks| drop(store.put_many(blocks).expect("puts")));
+    for blocks in chain.chunks(8192) {
+        store.put_many(blocks).expect("puts");
+    }
     let producer = PeerId::random();
     let key = LeafKey::new(&producer, 1);
     let read = |number: u64| {
