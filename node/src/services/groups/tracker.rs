@@ -83,15 +83,24 @@ impl Leaf {
         if number <= self.progress.told {
             return;
         }
+        // What a head that comes as it is published leaps over did not come so.
+        let known = self.ranges.back().map_or(self.progress.told, |(upto, _)| *upto);
+        if !recovery && number > known + 1 {
+            self.extend(number - 1, true);
+        }
+        self.extend(number, recovery);
+        if self.target.is_none_or(|(known, _)| known <= number) {
+            self.target = Some((number, head.content().copied()));
+        }
+    }
+
+    fn extend(&mut self, number: u64, recovery: bool) {
         let full = self.ranges.len() >= MAX_RANGES;
         match self.ranges.back_mut() {
             Some((upto, same)) if *same == recovery || full => {
                 *upto = number.max(*upto);
             }
             _ => self.ranges.push_back((number, recovery)),
-        }
-        if self.target.is_none_or(|(known, _)| known <= number) {
-            self.target = Some((number, head.content().copied()));
         }
     }
 
@@ -188,5 +197,33 @@ impl Tracker {
         let turns = self.leaves.values().flat_map(|leaf| [leaf.entries, leaf.contents]);
         let waits = turns.filter(|turn| !turn.busy).filter_map(|turn| turn.not_before);
         waits.filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dagmesh_chronosync::{GroupId, Payload};
+    use libp2p::identity::Keypair;
+
+    use super::*;
+
+    #[test]
+    fn numbers_that_a_live_head_leaps_over_are_caught_up_on_and_it_is_not() {
+        let (key, group) = (Keypair::generate_ed25519(), GroupId::open("chess").expect("a name"));
+        let head = |number| {
+            let payload = Payload::inline(b"x").expect("fits");
+            GroupHead::sign(&key, &group, 1, number, payload, 1).expect("a head")
+        };
+        let mut leaf = Leaf::new(key.public().to_peer_id(), GroupProgress::default());
+        leaf.aim(&head(1), false);
+        leaf.aim(&head(5), false);
+        leaf.aim(&head(6), false);
+        leaf.aim(&head(8), true);
+        let recovered = (1..=8).filter(|number| {
+            let recovery = leaf.is_recovery();
+            leaf.tell(*number, None);
+            recovery
+        });
+        assert_eq!(recovered.collect::<Vec<_>>(), [2, 3, 4, 7, 8]);
     }
 }
