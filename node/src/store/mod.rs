@@ -33,6 +33,7 @@ mod gc;
 mod groups;
 mod lanes;
 mod lock;
+mod records;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub use self::{
     gate::Protection,
     gc::GcReport,
     groups::{GroupContent, GroupGap, GroupKey, GroupLeaf, GroupLogRow, GroupPeer, GroupProgress, GroupRecord},
+    records::KeptRecords,
     tables::{PeerRecord, Pin, PinKind},
     verify::{VerifyProgress, VerifyReport},
 };
