@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::*;
 
 mod autonat;
+mod records;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const TOPIC: &str = "/dagmesh/heads/test";
