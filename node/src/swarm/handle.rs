@@ -22,6 +22,8 @@ use super::record_book::RecordBook;
 const CALL: Duration = Duration::from_secs(limits::CALL_TIMEOUT_SECS);
 const DIAL: Duration = Duration::from_secs(limits::DIAL_TIMEOUT_SECS);
 const QUERY: Duration = Duration::from_secs(limits::QUERY_TIMEOUT_SECS + 5);
+/// A refused PUT is told after libp2p-kad's own time-out of 10 s.
+const PUT: Duration = Duration::from_secs(limits::CALL_TIMEOUT_SECS + 5);
 const SHUTDOWN: Duration = Duration::from_secs(limits::SHUTDOWN_SECS);
 
 /// Asks the swarm's worker. Cheap to clone; the worker stops when the last clone is dropped.
@@ -250,7 +252,7 @@ impl SwarmHandle {
     /// Puts a record to one peer by Kademlia's own PUT, and to nobody else; whether it was acknowledged. A peer that
     /// refuses it may acknowledge it all the same. Dropped, it may have been put.
     pub async fn put_record_to(&self, peer: PeerId, key: Vec<u8>, value: Vec<u8>) -> Result<bool, SwarmError> {
-        self.try_call("putting a record", CALL, |reply| Command::PutRecordTo { peer, key, value, reply }).await
+        self.try_call("putting a record", PUT, |reply| Command::PutRecordTo { peer, key, value, reply }).await
     }
 
     /// What the peers near a key have under it, by Kademlia's own GET. Returns when the walk has ended, or as soon as

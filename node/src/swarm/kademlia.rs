@@ -20,7 +20,8 @@ type Inner = kad::Behaviour<KadStore>;
 /// Kademlia whose store is told who sends what it is to keep.
 ///
 /// With `StoreInserts::FilterBoth` libp2p-kad acknowledges a PUT before anybody has looked at it; without, it asks the
-/// store, and where that refuses resets the stream, so that the sender counts a failure. The store is the place to judge,
+/// store, and where that refuses resets the stream, so that the sender counts a failure (in 0.49 only when its own time-out
+/// of 10 s is over: the stream that is to be reset is not woken). The store is the place to judge,
 /// then; but it is not told the sender, whom the caps for each peer and the bans need. All that a peer sends comes in
 /// through `on_connection_handler_event`, and is put into the store before that returns: so the sender is noted there.
 pub(super) struct Kademlia {

@@ -105,13 +105,11 @@ async fn a_record_is_read_by_all_outlives_its_owners_absence_and_does_not_go_bac
         assert_eq!(node.records().get(&public, "name").await.expect("is found").value, b"two");
     }
 
-    // An old copy is put back, by the exchange and by the DHT's own PUT.
+    // An old copy is put back.
     let victim = others.remove(0);
     let hostile = Hostile::start(&victim).await;
     let refused = hostile.put(&victim, &old.key, &old.bytes).await.expect("answers");
     assert!(matches!(refused, Answer::Superseded { .. }), "{refused:?}");
-    let swarm = &hostile.running.handle;
-    assert!(!swarm.put_record_to(victim.peer_id(), old.key.clone(), old.bytes.clone()).await.expect("answers"));
 
     // A holder comes back with what it held, and refuses the old copy still.
     victim.shutdown().await.expect("stops");
