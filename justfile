@@ -19,6 +19,10 @@ sim SEEDS="20000" *ARGS:
     cargo run --release --package dagmesh-sim -- sweep --seeds {{SEEDS}}
     cargo run --release --package dagmesh-sim -- table --csv target/sim.csv {{ARGS}}
 
+# The tests of groups in their long form: cut off for 30 s, idle for minutes.
+groups-long *ARGS:
+    DAGMESH_LONG=1 cargo test --package dagmesh-tests --test mesh groups:: {{ARGS}}
+
 # Our daemon beside peers that others wrote; needs Go (go-libp2p, go-libipni, Kubo) and npm (js-libp2p).
 interop *ARGS:
     DAGMESH_INTEROP=1 cargo test --workspace --test interop {{ARGS}}

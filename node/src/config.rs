@@ -34,6 +34,8 @@ pub struct Config {
     pub sync: SyncConfig,
     /// The IPNI network.
     pub ipni: IpniConfig,
+    /// Groups.
+    pub groups: GroupsConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -171,6 +173,21 @@ impl Default for SyncConfig {
             allow: Vec::new(),
             republish: true,
         }
+    }
+}
+
+/// `[groups]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GroupsConfig {
+    /// Bytes after which no more is fetched unasked of one content that somebody publishes in a group; it can be fetched by
+    /// hand.
+    pub max_content_bytes: u64,
+}
+
+impl Default for GroupsConfig {
+    fn default() -> Self {
+        Self { max_content_bytes: limits::GROUP_CONTENT_BYTES }
     }
 }
 

@@ -3,16 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cid::Cid;
+use cid::{Cid, multihash::Multihash};
 use dagmesh_dag::{Block, Codec, HashCode};
 use futures::StreamExt;
 use libp2p::PeerId;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::{
     api::{Api, ByteStream, EventStream, GroupEventStream, ProgressSink, Result},
     error::{ErrorKind, NodeError},
-    ticket::Ticket,
+    ticket::{GroupTarget, GroupTicket, Ticket},
     types::*,
 };
 
@@ -32,13 +35,57 @@ pub(crate) struct FakeNode {
     pub(crate) dropped: Arc<Semaphore>,
     /// One permit for each `shutdown`.
     pub(crate) shut: Arc<Semaphore>,
+    /// What was asked about groups.
+    pub(crate) asked: Mutex<Vec<Value>>,
+    pub(crate) group_events: broadcast::Sender<GroupEvent>,
 }
 
 impl FakeNode {
     pub(crate) fn new() -> Arc<Self> {
         let peer = libp2p::identity::Keypair::generate_ed25519().public().to_peer_id();
         let (dropped, shut) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-        Arc::new(Self { peer, events: broadcast::channel(16).0, dropped, shut })
+        let (events, group_events) = (broadcast::channel(16).0, broadcast::channel(16).0);
+        Arc::new(Self { peer, events, dropped, shut, asked: Mutex::default(), group_events })
+    }
+
+    /// Notes what was asked. There are all groups but `nowhere`.
+    fn group(&self, name: &str, ask: &impl Serialize) -> Result<GroupInfo> {
+        self.asked.lock().push(serde_json::to_value(ask).expect("encodes"));
+        if name == "nowhere" {
+            return Err(NodeError::not_found("we take no part in nowhere"));
+        }
+        let (peer, group) = (self.peer, name.to_owned());
+        let ticket = GroupTicket::new(name, None, peer, &[])?.to_string();
+        let (closed, owner, id) = (false, None, "00".repeat(32));
+        Ok(GroupInfo { group, id, closed, owner, writable: true, initialized: true, peers: 0, entries: 2, ticket })
+    }
+
+    /// What stands in the log of each group: a text that somebody else has told before we came, and a DAG of ours.
+    pub(crate) fn group_entries(&self) -> [GroupEntry; 2] {
+        let producer = PeerId::from_multihash(Multihash::wrap(0, &[1; 36]).expect("fits")).expect("a peer id");
+        let text = Some("hello\u{1b}[2J\nagain".to_owned());
+        let (session, time) = (1_700_000_000_000, 1_700_000_001_000);
+        let told = GroupEntry {
+            index: 0,
+            producer,
+            session,
+            seq: 1,
+            text,
+            head: None,
+            entry: cid(),
+            time,
+            received: time + 1,
+            recovery: true,
+        };
+        let own = GroupEntry {
+            index: 1,
+            producer: self.peer,
+            text: None,
+            head: Some(cid()),
+            recovery: false,
+            ..told.clone()
+        };
+        [told, own]
     }
 }
 
@@ -239,40 +286,75 @@ impl Api for FakeNode {
         Ok(IpniAnnounced { head: request.cid.unwrap_or_else(cid), to: request.to })
     }
 
-    async fn group_create(&self, _: GroupCreateRequest) -> Result<GroupInfo> {
-        absent()
+    async fn group_create(&self, request: GroupCreateRequest) -> Result<GroupInfo> {
+        let owner = request.closed.then_some(self.peer);
+        Ok(GroupInfo { closed: request.closed, owner, ..self.group(&request.name, &request)? })
     }
 
-    async fn group_join(&self, _: GroupJoinRequest) -> Result<GroupInfo> {
-        absent()
+    async fn group_join(&self, request: GroupJoinRequest) -> Result<GroupInfo> {
+        let owner = match &request.target {
+            GroupTarget::Ticket(ticket) => ticket.owner(),
+            GroupTarget::Name(_) => None,
+        };
+        Ok(GroupInfo { closed: owner.is_some(), owner, ..self.group(request.target.name(), &request)? })
     }
 
-    async fn group_leave(&self, _: GroupRequest) -> Result<GroupInfo> {
-        absent()
+    async fn group_leave(&self, request: GroupRequest) -> Result<GroupInfo> {
+        self.group(&request.name, &request)
     }
 
     async fn group_list(&self) -> Result<Vec<GroupInfo>> {
-        absent()
+        Ok(vec![self.group("chess", &())?])
     }
 
-    async fn group_publish(&self, _: GroupPublishRequest, _: ProgressSink) -> Result<GroupPublished> {
-        absent()
+    async fn group_publish(&self, request: GroupPublishRequest, _: ProgressSink) -> Result<GroupPublished> {
+        let group = self.group(&request.name, &request)?.group;
+        let head = match request.body {
+            GroupBody::Text(_) => None,
+            GroupBody::Content(Content::Cid(cid)) => Some(cid),
+            GroupBody::Content(Content::Path(_)) => Some(cid()),
+        };
+        Ok(GroupPublished { group, producer: self.peer, session: 1, seq: 3, entry: cid(), head, peers: 0 })
     }
 
-    async fn group_log(&self, _: GroupLogRequest) -> Result<Vec<GroupEntry>> {
-        absent()
+    async fn group_log(&self, request: GroupLogRequest) -> Result<Vec<GroupEntry>> {
+        self.group(&request.name, &request)?;
+        let entries = self.group_entries().into_iter().filter(|entry| Some(entry.index) >= request.from);
+        Ok(entries.take(request.limit).collect())
     }
 
-    async fn group_members(&self, _: GroupMembersRequest) -> Result<GroupMembers> {
-        absent()
+    async fn group_members(&self, request: GroupMembersRequest) -> Result<GroupMembers> {
+        let group = self.group(&request.name, &request)?.group;
+        let member = GroupMember { producer: self.peer, writer: true, connected: false, session: None, seq: 0 };
+        Ok(GroupMembers { group, version: 0, members: vec![member] })
     }
 
-    async fn group_state(&self, _: GroupRequest) -> Result<GroupState> {
-        absent()
+    async fn group_state(&self, request: GroupRequest) -> Result<GroupState> {
+        let group = self.group(&request.name, &request)?.group;
+        Ok(GroupState {
+            group,
+            root: "ab".repeat(32),
+            leaves: 1,
+            sum: 3,
+            members: 1,
+            peers: 0,
+            initialized: true,
+            ahead: Vec::new(),
+            missing: 0,
+            heads: vec![GroupHeadInfo { producer: self.peer, session: 1, seq: 3, told: 3 }],
+        })
     }
 
-    async fn group_watch(&self, _: GroupWatchRequest) -> Result<GroupEventStream> {
-        absent()
+    /// The log where it is asked for, then what is sent into `group_events`.
+    async fn group_watch(&self, request: GroupWatchRequest) -> Result<GroupEventStream> {
+        self.group(&request.name, &request)?;
+        let events = futures::stream::unfold(self.group_events.subscribe(), async |mut events| {
+            events.recv().await.ok().map(|event| (event, events))
+        });
+        let from = request.from.unwrap_or(u64::MAX);
+        let old = self.group_entries().into_iter().filter(move |entry| entry.index >= from);
+        let old = old.map(|entry| GroupEvent::Entry(Box::new(entry))).chain([GroupEvent::Initialized]);
+        Ok(Box::pin(futures::stream::iter(old).chain(events)))
     }
 
     async fn gc(&self, request: GcRequest, _: ProgressSink) -> Result<GcReport> {

@@ -125,6 +125,13 @@ impl Node {
     }
 }
 
+#[cfg(test)]
+impl Node {
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.inner.groups
+    }
+}
+
 impl NodeBuilder {
     /// Where the node keeps its key and its store; created where it is not there. By default the user's data directory.
     pub fn home(mut self, home: impl AsRef<Path>) -> Self {
@@ -257,7 +264,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     let follower = Follower::start(&context, announcer, ipni.clone(), config.sync.max_syncs, segment).await?;
     let _ = listener.follower.set(follower.clone());
     ipni.start(follower.clone(), &ingest).await?;
-    let groups = Groups::start(&context).await?;
+    let groups = Groups::start(&context, config.groups.max_content_bytes).await?;
     let records = record_service::Records::start(&context)?;
     context.outbox.start(&context);
     context.spawn(keep_peers(context.clone()));

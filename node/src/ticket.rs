@@ -38,10 +38,10 @@ pub struct Ticket {
 #[non_exhaustive]
 pub enum TargetError {
     /// Letters are wrong or missing.
-    #[error("the ticket has a typo: its checksum does not match; copy it again from `dagmesh ticket`")]
+    #[error("the ticket has a typo: its checksum does not match; copy it again from where it was printed")]
     Checksum,
     /// No base32.
-    #[error("the ticket has a typo: {0} is no letter of it; copy it again from `dagmesh ticket`")]
+    #[error("the ticket has a typo: {0} is no letter of it; copy it again from where it was printed")]
     Letter(String),
     /// Not a name of a group.
     #[error("{0:?} is no name of a group: it has 1 to 128 bytes and no control characters")]

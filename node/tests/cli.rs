@@ -1,7 +1,7 @@
 //! The binary as a process: signals, pipes, and what a killed daemon leaves behind.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc,
@@ -135,4 +135,52 @@ fn a_closed_pipe_ends_a_command_without_a_word() {
     drop(child.stdout.take());
     let ended = within("the end", move || child.wait_with_output().expect("waits"));
     assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn a_text_for_a_group_is_read_from_a_pipe_up_to_its_cap() {
+    let home = tempfile::tempdir().expect("a folder");
+    let send = |text: &[u8]| {
+        let mut command = dagmesh(home.path(), &["group", "send", "chess", "-"]);
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("starts");
+        let mut input = child.stdin.take().expect("piped");
+        let text = text.to_vec();
+        // It reads no more than it may take, and then the pipe breaks.
+        std::thread::spawn(move || input.write_all(&text));
+        let ended = within("the end", move || child.wait_with_output().expect("waits"));
+        (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
+    };
+    let cap = 16 * 1024;
+    for (text, code, part) in [
+        (vec![b'x'; cap + 1], 2, "more than 16384 bytes"),
+        (vec![b'x'; 1 << 20], 2, "more than 16384 bytes"),
+        ("ä".repeat(cap).into_bytes(), 2, "more than 16384 bytes"),
+        (b"\n".to_vec(), 2, "there is no text"),
+        (b"\xff".to_vec(), 1, "cannot read standard input"),
+        // Taken: only then is the daemon asked, and there is none.
+        ([vec![b'x'; cap], b"\r\n".to_vec()].concat(), 3, "dagmesh daemon"),
+        (b"one\ntwo\n".to_vec(), 3, "dagmesh daemon"),
+    ] {
+        let (ended, error) = send(&text);
+        assert!(ended == Some(code) && error.contains(part), "{} bytes: {ended:?} {error}", text.len());
+    }
+}
+
+#[test]
+fn an_interrupt_ends_a_command_that_reads_from_a_person() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut child =
+        dagmesh(home.path(), &["group", "send", "chess", "-"]).stdin(Stdio::piped()).spawn().expect("starts");
+    let mut open = child.stdin.take().expect("piped");
+    let waiting = Running(Some(child));
+    open.write_all(b"a text without an end").expect("writes");
+    let begun = Instant::now();
+    while rustix::io::ioctl_fionread(&open).expect("a pipe") > 0 {
+        assert!(begun.elapsed() < DEADLINE, "nobody reads");
+        std::thread::yield_now();
+    }
+    waiting.signal("-INT");
+    let ended = waiting.ended();
+    // Until it minds signals itself, one just ends it.
+    assert!(ended.code().is_none_or(|code| code == 130), "{ended:?}");
 }

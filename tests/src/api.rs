@@ -99,12 +99,22 @@ impl Watch {
 
     /// Watches over the API itself; it hears from the moment this returns.
     pub async fn direct(daemon: &Daemon) -> Self {
+        Self::of(daemon, "watch", &json!({})).await
+    }
+
+    /// The same with what another command answers line by line.
+    pub async fn of(daemon: &Daemon, command: &str, ask: &Value) -> Self {
         let mut stream = BufReader::new(api_connect(daemon).await);
-        stream.write_all(api_request(daemon, "watch", "{}").as_bytes()).await.expect("sent");
+        stream.write_all(api_request(daemon, command, &ask.to_string()).as_bytes()).await.expect("sent");
         let mut line = String::new();
         while line != "\r\n" {
+            let first = line.is_empty();
             line.clear();
-            assert!(stream.read_line(&mut line).await.expect("the head of the answer") > 0, "watch was not answered");
+            assert!(
+                stream.read_line(&mut line).await.expect("the head of the answer") > 0,
+                "{command} was not answered"
+            );
+            assert!(!first || line.contains(" 200 "), "{command} {ask} was answered with {line}");
         }
         Self::read(stream, None)
     }

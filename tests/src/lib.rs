@@ -3,6 +3,7 @@
 //! - [`Daemon`] is a real `dagmesh daemon` process with a home of its own; its [`run`](Daemon::run) is the command line.
 //! - [`api`] asks a daemon over its API, and watches it.
 //! - [`Peer`](peer::Peer) is a node in this process, where a test needs its handle.
+//! - [`group`] asks daemons about groups, and compares what they were told.
 //! - [`Foreign`](foreign::Foreign) is a peer that others wrote, in a process of its own.
 //! - [`Hostile`](hostile::Hostile) is a peer that does what it is told, and should not.
 //! - [`ipni`] makes chains of advertisements, and asks daemons about theirs.
@@ -19,6 +20,7 @@ pub mod daemon;
 pub mod disk;
 pub mod folder;
 pub mod foreign;
+pub mod group;
 pub mod hostile;
 pub mod ipni;
 pub mod nat;

@@ -129,7 +129,7 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
 }
 
 /// A path where one is there, else a CID.
-fn content_of(text: &str) -> Result<Content> {
+pub(super) fn content_of(text: &str) -> Result<Content> {
     let path = Path::new(text);
     if path.symlink_metadata().is_ok() {
         return Ok(Content::Path(absolute(path)?));

@@ -6,7 +6,7 @@ use cid::Cid;
 
 use super::{
     Backend, Context, Outcome, absolute, cid, existing,
-    output::{count, size, table},
+    output::{count, size, table, visible},
     progress::Bar,
 };
 use crate::{
@@ -124,11 +124,6 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
             })
         }
     }
-}
-
-/// A name out of somebody's folder, without what could steer a terminal.
-pub(super) fn visible(name: &str) -> String {
-    name.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
 /// Refuses to pour bytes over a person's terminal.

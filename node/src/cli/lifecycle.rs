@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     Backend, Cli, Context, Outcome, offline,
-    output::{ago, count, duration, fields, size, table},
+    output::{ago, count, duration, fields, size, table, visible},
 };
 use crate::{
     api::Result,
@@ -209,7 +209,7 @@ fn peers_text(peers: &[PeerInfo]) -> String {
     table(&rows)
 }
 
-/// A stranger's text, without what could steer a terminal, cut to a bearable length.
+/// A stranger's text as a person may see it, cut to a bearable length.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).take(60).collect()
+    visible(text).chars().take(60).collect()
 }

@@ -23,6 +23,7 @@ mod demo;
 mod feeds;
 mod files;
 mod follow;
+mod group;
 mod ipni;
 mod lifecycle;
 mod offline;
@@ -111,6 +112,9 @@ enum Command {
     Feeds(feeds::Command),
     #[command(flatten)]
     Follow(follow::Command),
+    /// Groups: several writers, no leader; every member learns what each of them says.
+    #[command(subcommand)]
+    Group(group::Command),
     /// The IPNI network: advertisements published, followed, announced.
     #[command(subcommand)]
     Ipni(ipni::Command),
@@ -174,12 +178,13 @@ pub async fn run<B: Backend>(backend: &B, args: Vec<OsString>, streams: Streams)
         Err(error) => return output.end(Err(error.into())),
     };
     let mut context = Context { backend, home, global, output };
+    // Boxed: what all the commands need together is too much for the stack of a thread that runs several.
     let outcome = match command {
         // These two mind signals themselves: they have nodes to stop in order.
-        Command::Daemon(args) => daemon::run(&mut context, args).await,
-        Command::Demo(args) => demo::run(&mut context, args).await,
+        Command::Daemon(args) => Box::pin(daemon::run(&mut context, args)).await,
+        Command::Demo(args) => Box::pin(demo::run(&mut context, args)).await,
         command => tokio::select! {
-            outcome = dispatch(&mut context, command) => outcome,
+            outcome = Box::pin(dispatch(&mut context, command)) => outcome,
             _ = tokio::signal::ctrl_c() => Err(NodeError::new(ErrorKind::Interrupted, "interrupted").into()),
         },
     };
@@ -195,6 +200,7 @@ async fn dispatch<B: Backend>(context: &mut Context<'_, B>, command: Command) ->
         Command::Dag(command) => dag::run(context, command).await,
         Command::Feeds(command) => feeds::run(context, command).await,
         Command::Follow(command) => follow::run(context, command).await,
+        Command::Group(command) => group::run(context, command).await,
         Command::Ipni(command) => ipni::run(context, command).await,
         Command::Repo(command) => repo::run(context, command).await,
         Command::Config(command) => config::run(context, command),

@@ -201,6 +201,29 @@ pub(crate) fn ago(unix_ms: u64) -> String {
     }
 }
 
+/// A unix time in milliseconds as date and time of day, in UTC: `2026-01-31 23:59:59`.
+pub(crate) fn clock(unix_ms: u64) -> String {
+    let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
+    match time::OffsetDateTime::from_unix_timestamp(seconds) {
+        Ok(at) => {
+            let (year, month, day) = at.to_calendar_date();
+            let (hour, minute, second) = at.to_hms();
+            format!("{year}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02}", u8::from(month))
+        }
+        // A stranger's clock.
+        Err(_) => "????-??-?? ??:??:??".into(),
+    }
+}
+
+/// Somebody else's text, without what could steer a terminal or turn the order of letters around.
+pub(crate) fn visible(text: &str) -> String {
+    let steers = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    text.chars().map(|letter| if steers(letter) { '?' } else { letter }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,5 +247,17 @@ mod tests {
     fn columns_stand_under_each_other() {
         let rows = [vec!["a".into(), "bbb".into()], vec!["ccc".into(), "d".into()]];
         assert_eq!(table(&rows), "a    bbb\nccc  d\n");
+    }
+
+    #[test]
+    fn times_read_as_a_clock_shows_them() {
+        assert_eq!(clock(0), "1970-01-01 00:00:00");
+        assert_eq!(clock(1_709_251_199_999), "2024-02-29 23:59:59");
+        assert_eq!(clock(u64::MAX).len(), clock(0).len());
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_not_shown() {
+        assert_eq!(visible("a\u{1b}[2J\n\u{202e}b ä\u{2067}"), "a?[2J??b ä?");
     }
 }

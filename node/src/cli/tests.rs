@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use super::*;
 use crate::fake::{FakeNode, cid, within};
 
+mod group;
+
 struct FakeBackend(Arc<FakeNode>);
 
 impl Backend for FakeBackend {

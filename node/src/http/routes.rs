@@ -12,6 +12,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 use dagmesh_core::limits;
+use futures::Stream;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -25,9 +26,10 @@ use crate::{
     error::NodeError,
     types::{
         AddRequest, AnnounceRequest, CatRequest, CidRequest, ConnectRequest, DagGetRequest, DagImportRequest,
-        DagPutRequest, Done, FollowRequest, GcRequest, GetRequest, HeadRequest, IpniAdRequest, IpniAdsRequest,
-        IpniAnnounceRequest, IpniFollowRequest, IpniPublishRequest, PublishRequest, SyncRequest, TicketRequest,
-        UnfollowRequest,
+        DagPutRequest, Done, FollowRequest, GcRequest, GetRequest, GroupCreateRequest, GroupJoinRequest,
+        GroupLogRequest, GroupMembersRequest, GroupPublishRequest, GroupRequest, GroupWatchRequest, HeadRequest,
+        IpniAdRequest, IpniAdsRequest, IpniAnnounceRequest, IpniFollowRequest, IpniPublishRequest, PublishRequest,
+        SyncRequest, TicketRequest, UnfollowRequest,
     },
 };
 
@@ -71,7 +73,7 @@ pub(super) fn router<A: Api>(api: Arc<A>, guard: Guard, stopping: CancellationTo
         .route("/follows", short(|api: Arc<A>, _: Done| async move { api.follows().await }))
         .route("/unfollow", short(|api: Arc<A>, ask: UnfollowRequest| async move { api.unfollow(ask).await }))
         .route("/sync", long(|api: Arc<A>, ask: SyncRequest, sink| async move { api.sync(ask, sink).await }))
-        .route("/watch", post(watch::<A>))
+        .route("/watch", events(|api: Arc<A>, _: Done| async move { api.watch().await }))
         .route("/ticket", short(|api: Arc<A>, ask: TicketRequest| async move { api.ticket(ask).await }))
         .route(
             "/ipni/publish",
@@ -88,6 +90,24 @@ pub(super) fn router<A: Api>(api: Arc<A>, guard: Guard, stopping: CancellationTo
             "/ipni/announce",
             short(|api: Arc<A>, ask: IpniAnnounceRequest| async move { api.ipni_announce(ask).await }),
         )
+        .route(
+            "/group/create",
+            short(|api: Arc<A>, ask: GroupCreateRequest| async move { api.group_create(ask).await }),
+        )
+        .route("/group/join", short(|api: Arc<A>, ask: GroupJoinRequest| async move { api.group_join(ask).await }))
+        .route("/group/leave", short(|api: Arc<A>, ask: GroupRequest| async move { api.group_leave(ask).await }))
+        .route("/group/list", short(|api: Arc<A>, _: Done| async move { api.group_list().await }))
+        .route(
+            "/group/publish",
+            long(|api: Arc<A>, ask: GroupPublishRequest, sink| async move { api.group_publish(ask, sink).await }),
+        )
+        .route("/group/log", short(|api: Arc<A>, ask: GroupLogRequest| async move { api.group_log(ask).await }))
+        .route(
+            "/group/members",
+            short(|api: Arc<A>, ask: GroupMembersRequest| async move { api.group_members(ask).await }),
+        )
+        .route("/group/state", short(|api: Arc<A>, ask: GroupRequest| async move { api.group_state(ask).await }))
+        .route("/group/watch", events(|api: Arc<A>, ask: GroupWatchRequest| async move { api.group_watch(ask).await }))
         .route("/gc", long(|api: Arc<A>, ask: GcRequest, sink| async move { api.gc(ask, sink).await }))
         .route("/repo/verify", long(|api: Arc<A>, _: Done, sink| async move { api.repo_verify(sink).await }))
         .route("/repo/stat", short(|api: Arc<A>, _: Done| async move { api.repo_stat().await }))
@@ -150,14 +170,22 @@ where
     })
 }
 
-async fn watch<A: Api>(State(shared): State<Shared<A>>, ask: Ask<Done>) -> Response {
-    if let Err(error) = ask.take(&shared) {
-        return error_response(&error);
-    }
-    match shared.api.watch().await {
-        Ok(events) => stream::events(events, shared.stopping),
+/// Events, as they happen.
+fn events<A: Api, Q, T, S, F, Fut>(run: F) -> MethodRouter<Shared<A>>
+where
+    Q: DeserializeOwned + Send + 'static,
+    T: Serialize,
+    S: Stream<Item = T> + Send + 'static,
+    F: Fn(Arc<A>, Q) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<S>> + Send,
+{
+    post(async move |State(shared): State<Shared<A>>, ask: Ask<Q>| match ask.take(&shared) {
+        Ok(ask) => match run(shared.api, ask).await {
+            Ok(events) => stream::events(events, shared.stopping),
+            Err(error) => error_response(&error),
+        },
         Err(error) => error_response(&error),
-    }
+    })
 }
 
 /// Begins to stop, and says so; the daemon does the rest.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::routes::error_response;
 use crate::{
-    api::{ByteStream, EventStream, Result},
+    api::{ByteStream, Result},
     error::NodeError,
     types::Progress,
 };
@@ -83,8 +83,11 @@ fn lines<T: Send + 'static>(
     })
 }
 
-/// One event a line, until the node stops. Each line has the time at which it was written.
-pub(super) fn events(events: EventStream, stopping: CancellationToken) -> Response {
+/// One event a line, until the node stops. Each line has a time: the event's own, or that at which it was written.
+pub(super) fn events<T: Serialize>(
+    events: impl Stream<Item = T> + Send + 'static,
+    stopping: CancellationToken,
+) -> Response {
     let lines = events.take_until(stopping.cancelled_owned()).map(|event| {
         let mut value = json!(event);
         if let Some(object) = value.as_object_mut() {

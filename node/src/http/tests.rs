@@ -9,7 +9,7 @@ use tokio::{
 use super::*;
 use crate::{
     fake::{FakeNode, cid, within},
-    types::Event,
+    types::{Event, GroupEvent},
 };
 
 struct Served {
@@ -129,6 +129,11 @@ async fn an_error_has_the_status_of_its_kind() {
         ("publish", r#"{"content": {"path": "x"}}"#, 400, "usage"),
         ("gc", r#"{"dry_rum": true}"#, 400, "usage"),
         ("cat", &format!(r#"{{"cid": "{}", "offset": 2}}"#, cid()), 422, "verification"),
+        ("group/create", r#"{"name": "x", "colsed": true}"#, 400, "usage"),
+        ("group/join", r#"{"target": ""}"#, 400, "usage"),
+        ("group/publish", r#"{"name": "x", "body": {"content": {"path": "x"}}}"#, 400, "usage"),
+        ("group/watch", r#"{"name": "nowhere"}"#, 404, "not_found"),
+        ("group/watch", "", 400, "usage"),
         ("no/such", "", 404, "not_found"),
     ] {
         let answer = served.call(command, body).await;
@@ -174,27 +179,78 @@ async fn watch_gives_each_event_until_the_node_stops() {
     let mut io = TcpStream::connect(served.addr).await.expect("connects");
     io.write_all(served.request("watch", &served.bearer(), "").as_bytes()).await.expect("writes");
     let mut answer = String::new();
-    while !answer.contains("lagged") {
-        let mut piece = [0; 4096];
-        let len = within("the greeting", io.read(&mut piece)).await.expect("reads");
-        assert!(len > 0, "ended early: {answer}");
-        answer.push_str(&String::from_utf8_lossy(&piece[..len]));
-    }
+    read_until(&mut io, &mut answer, "lagged").await;
     let event = Event::Published { feed: Default::default(), head: cid(), seq: 3 };
     served.node.events.send(event).expect("somebody listens");
-    while !answer.contains("published") {
+    read_until(&mut io, &mut answer, "published").await;
+    ends_with_the_node(&served, io).await;
+    let lines = lines(&answer);
+    assert_eq!((&lines[1]["event"], &lines[1]["seq"]), (&json!("published"), &json!(3)));
+    assert!(lines[1]["time"].as_u64() > Some(1_600_000_000_000));
+}
+
+/// Reads on until `text` has come.
+async fn read_until(io: &mut TcpStream, answer: &mut String, text: &str) {
+    while !answer.contains(text) {
         let mut piece = [0; 4096];
-        let len = within("the event", io.read(&mut piece)).await.expect("reads");
+        let len = within(text, io.read(&mut piece)).await.expect("reads");
         assert!(len > 0, "ended early: {answer}");
         answer.push_str(&String::from_utf8_lossy(&piece[..len]));
     }
+}
+
+/// Stops the node, which ends an answer in good order.
+async fn ends_with_the_node(served: &Served, mut io: TcpStream) {
     served.server.begin_stop();
     let mut rest = String::new();
     within("the end", io.read_to_string(&mut rest)).await.expect("a clean end");
     assert!(rest.ends_with("0\r\n\r\n"), "{rest:?}");
+}
+
+#[tokio::test]
+async fn each_command_about_groups_has_its_route_and_its_names() {
+    let served = serve().await;
+    for (command, body, fields) in [
+        ("group/create", json!({"name": "chess", "closed": true}), &["group", "id", "closed", "owner", "ticket"][..]),
+        ("group/join", json!({"target": "chess", "wait": true}), &["group", "initialized", "peers", "entries"]),
+        ("group/leave", json!({"name": "chess"}), &["group"]),
+        ("group/list", json!({}), &[]),
+        ("group/publish", json!({"name": "chess", "body": {"text": "x"}}), &["group", "producer", "session", "seq"]),
+        ("group/publish", json!({"name": "chess", "body": {"content": {"cid": cid().to_string()}}}), &["head"]),
+        ("group/log", json!({"name": "chess", "limit": 1}), &[]),
+        ("group/members", json!({"name": "chess", "add": [served.node.peer]}), &["group", "version", "members"]),
+        ("group/state", json!({"name": "chess"}), &["root", "leaves", "members", "sum", "heads"]),
+    ] {
+        let answer = served.call(command, &body.to_string()).await;
+        assert_eq!(status(&answer), 200, "{command}: {answer}");
+        let result = lines(&answer).last().expect("a line")["result"].clone();
+        assert!(fields.iter().all(|field| result.get(field).is_some()), "{command}: {result}");
+        assert!(!fields.is_empty() || result[0].is_object(), "{command}: {result}");
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_a_group_tells_the_log_and_then_what_comes_each_with_its_time() {
+    let served = serve().await;
+    let mut io = TcpStream::connect(served.addr).await.expect("connects");
+    let request = served.request("group/watch", &served.bearer(), r#"{"name": "chess", "from": 1}"#);
+    io.write_all(request.as_bytes()).await.expect("writes");
+    let mut answer = String::new();
+    read_until(&mut io, &mut answer, "initialized").await;
+    served.node.group_events.send(GroupEvent::MembersChanged { version: 2 }).expect("somebody listens");
+    read_until(&mut io, &mut answer, "members_changed").await;
+    ends_with_the_node(&served, io).await;
     let lines = lines(&answer);
-    assert_eq!((&lines[1]["event"], &lines[1]["seq"]), (&json!("published"), &json!(3)));
-    assert!(lines[1]["time"].as_u64() > Some(1_600_000_000_000));
+    let names = lines.iter().map(|line| line["event"].as_str().expect("a name")).collect::<Vec<_>>();
+    assert_eq!(names, ["entry", "initialized", "members_changed"]);
+    let entry = &served.node.group_entries()[1];
+    assert_eq!((&lines[0]["index"], &lines[0]["time"]), (&json!(1), &json!(entry.time)), "the producer's time");
+    assert!(lines[2]["time"].as_u64() > Some(entry.time), "the time of the line");
+    // What is written is what a client reads.
+    let read = lines.iter().map(|line| serde_json::from_value::<GroupEvent>(line.clone()).expect("reads"));
+    let read = read.collect::<Vec<_>>();
+    assert_eq!(read[0], GroupEvent::Entry(Box::new(entry.clone())));
+    assert_eq!(read[1..], [GroupEvent::Initialized, GroupEvent::MembersChanged { version: 2 }]);
 }
 
 #[tokio::test]

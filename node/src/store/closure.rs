@@ -6,6 +6,8 @@
 use std::collections::HashSet;
 
 use cid::Cid;
+use dagmesh_chronosync as chronosync;
+use dagmesh_core::limits;
 use dagmesh_dag::{Block, Codec, Entry, HashCode, links};
 use dagmesh_ipnisync::Advertisement;
 
@@ -22,6 +24,10 @@ pub(super) struct Closure<'a> {
     store: &'a Store,
     /// Blocks seen, by their id mixed with the codec: under another codec a block may have links.
     seen: HashSet<BlockId>,
+    /// Blocks that stay without what they link to, unless they are seen as well.
+    alone: HashSet<BlockId>,
+    /// Blocks that were said to be missing.
+    told: HashSet<BlockId>,
     /// Entries from which the whole chain has been walked, content and all.
     whole_chains: HashSet<Cid>,
     on_missing: Option<&'a mut dyn FnMut(Cid)>,
@@ -36,24 +42,36 @@ struct Link {
 impl<'a> Closure<'a> {
     /// `on_missing` is called for each block that is not held; without it, blocks without links are not looked up.
     pub(super) fn new(store: &'a Store, on_missing: Option<&'a mut dyn FnMut(Cid)>) -> Self {
-        Self { store, seen: HashSet::new(), whole_chains: HashSet::new(), on_missing }
+        Self {
+            store,
+            seen: HashSet::new(),
+            alone: HashSet::new(),
+            told: HashSet::new(),
+            whole_chains: HashSet::new(),
+            on_missing,
+        }
     }
 
     /// Whether the walk has come past this block.
     pub(super) fn has(&self, id: BlockId) -> bool {
-        CODECS.iter().any(|codec| self.seen.contains(&mix(id, *codec)))
+        self.alone.contains(&id) || CODECS.iter().any(|codec| self.seen.contains(&mix(id, *codec)))
     }
 
     /// One block, without what it links to.
     pub(super) fn block(&mut self, cid: &Cid) -> Result<(), Error> {
-        self.enter(cid, true).map(drop)
+        let inline = cid.hash().code() == HashCode::Identity as u64;
+        let new = !inline && self.alone.insert(block_id(cid.hash()));
+        if new && self.on_missing.is_some() && !self.store.holds_block(cid.hash())? {
+            self.missing(cid);
+        }
+        Ok(())
     }
 
     /// A block and all below it.
     pub(super) fn tree(&mut self, root: Cid) -> Result<(), Error> {
         let mut waiting = vec![root];
         while let Some(cid) = waiting.pop() {
-            if let Some(block) = self.enter(&cid, false)? {
+            if let Some(block) = self.enter(&cid)? {
                 // What cannot be read as its codec says has no links for anybody.
                 waiting.extend(links::links(&block).unwrap_or_default());
             }
@@ -77,7 +95,7 @@ impl<'a> Closure<'a> {
                 return Ok(());
             };
             let Some(Link { previous, believed }) = self.link(&block) else { return self.tree(cid) };
-            self.seen.insert(mix(block_id(cid.hash()), Codec::try_from(cid.codec()).unwrap_or(Codec::Raw)));
+            self.alone.insert(block_id(cid.hash()));
             if believed && keep.is_none_or(|keep| passed < keep) {
                 // The content, and what the entry's meta links to.
                 for link in links::links(&block).unwrap_or_default() {
@@ -95,6 +113,30 @@ impl<'a> Closure<'a> {
         Ok(())
     }
 
+    /// An entry of a group and its content, without the entry before it. Gives the link to that; of what is none, all is kept.
+    pub(super) fn group_entry(&mut self, cid: Cid) -> Result<Option<Cid>, Error> {
+        let Some(block) = self.read(&cid)? else { return Ok(None) };
+        let Ok(chronosync::Entry { previous, body, .. }) = chronosync::Entry::from_block(&block) else {
+            self.tree(cid)?;
+            return Ok(None);
+        };
+        self.block(&cid)?;
+        if let chronosync::Body::Content(content) = body {
+            self.tree(content)?;
+        }
+        Ok(previous)
+    }
+
+    /// Entries of a group from the newest one back to `stop`, as far as they are held and would be caught up on.
+    pub(super) fn group_chain(&mut self, newest: Cid, stop: Option<Cid>) -> Result<(), Error> {
+        let mut next = Some(newest);
+        for _ in 0..limits::MAX_GROUP_HISTORY {
+            let Some(cid) = next.filter(|cid| Some(*cid) != stop) else { break };
+            next = self.group_entry(cid)?;
+        }
+        Ok(())
+    }
+
     /// Reads an entry or an advertisement. Whether content is to be there matters only to whoever looks for what is
     /// missing: below an advertisement that proves nothing it was never fetched.
     fn link(&self, block: &Block) -> Option<Link> {
@@ -106,7 +148,7 @@ impl<'a> Closure<'a> {
     }
 
     /// The block, if it is seen for the first time and can have links.
-    fn enter(&mut self, cid: &Cid, alone: bool) -> Result<Option<Block>, Error> {
+    fn enter(&mut self, cid: &Cid) -> Result<Option<Block>, Error> {
         if let Some(inline) = Block::inline(cid) {
             return Ok(Some(inline));
         }
@@ -114,7 +156,7 @@ impl<'a> Closure<'a> {
         if !self.seen.insert(mix(block_id(cid.hash()), codec)) {
             return Ok(None);
         }
-        if codec != Codec::Raw && !alone {
+        if codec != Codec::Raw {
             let block = self.read(cid)?;
             if block.is_none() {
                 self.missing(cid);
@@ -138,7 +180,9 @@ impl<'a> Closure<'a> {
     }
 
     fn missing(&mut self, cid: &Cid) {
-        if let Some(on_missing) = &mut self.on_missing {
+        if let Some(on_missing) = &mut self.on_missing
+            && self.told.insert(block_id(cid.hash()))
+        {
             on_missing(*cid);
         }
     }

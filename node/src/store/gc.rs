@@ -11,6 +11,7 @@ use super::{
     closure::Closure,
     error::from_engine,
     gate::{BlockId, Gate, block_id},
+    groups::GroupRoot,
     lanes::size_of,
 };
 
@@ -95,7 +96,11 @@ impl Store {
                 closure.chain(head, record.policy.keep, true)?;
             }
         }
-        self.each_group_cid(|cid| closure.tree(cid))?;
+        self.each_group_root(|root| match root {
+            GroupRoot::Entry(entry) => closure.group_entry(entry).map(drop),
+            GroupRoot::Content(content) => closure.tree(content),
+            GroupRoot::Ahead { newest, told } => closure.group_chain(newest, told),
+        })?;
         for (cid, pin) in self.pins()? {
             match pin.kind {
                 PinKind::Recursive | PinKind::Held => closure.tree(cid)?,

@@ -2,11 +2,14 @@
 //! told.
 //!
 //! Rows of one keyspace, the kind first, then the group's id: `g` the membership; `h` and a leaf's place the head;
-//! `p` and a leaf's place how far its entries are told; `l` and an index a row of the log; `c` and such an index a content
-//! that is not whole yet; `x` and a number a gap.
+//! `p` and a leaf's place how far its entries are told; `l` and an index a row of the log; `c`, a leaf and such an index
+//! a content that is not whole yet, `b` one that never will be; `x` and a number a gap.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use cid::Cid;
+use dagmesh_chronosync::LeafKey;
 use dagmesh_core::{cbor, limits};
 use dagmesh_dag::StoreError;
 use libp2p::{Multiaddr, PeerId};
@@ -104,12 +107,21 @@ pub struct GroupLogRow {
 pub struct GroupContent {
     /// Whose publication, as the bytes of a peer id.
     pub producer: ByteBuf,
-    /// In which session.
-    pub session: u64,
     /// Its root.
     pub content: Cid,
-    /// Why it never will: it cannot be walked.
-    pub broken: Option<String>,
+}
+
+/// How a content of a group stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupContentState {
+    /// It is to become whole.
+    Waits,
+    /// It is whole.
+    Whole,
+    /// It never will be, for this reason.
+    Broken(String),
+    /// Its row of the log has given way.
+    Gone,
 }
 
 /// Publications that cannot be had.
@@ -134,6 +146,17 @@ pub struct GroupGap {
 struct HeadRow {
     head: ByteBuf,
     content: Option<Cid>,
+}
+
+/// What a membership keeps from a collection of garbage.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum GroupRoot {
+    /// One entry and its content, whatever lies below it in its chain: that has a row of the log, or has given way.
+    Entry(Cid),
+    /// A content.
+    Content(Cid),
+    /// The entries of a session from its newest one back to the last one that was told, as far as they are held.
+    Ahead { newest: Cid, told: Option<Cid> },
 }
 
 impl Store {
@@ -168,6 +191,13 @@ impl Store {
         self.engine.keyspaces.rows(Table::Groups, &key(b'h', group, &[])).map(read).collect()
     }
 
+    /// The sessions of which there is a head, or something told: of all producers, or of the one of this name.
+    pub fn group_leaves(&self, group: &GroupKey, name: Option<&[u8; 32]>) -> Result<BTreeSet<GroupLeaf>, Error> {
+        let rest = name.map_or(&[][..], |name| name);
+        let rows = |kind| self.engine.keyspaces.rows(Table::Groups, &key(kind, group, rest));
+        rows(b'h').chain(rows(b'p')).map(|row| Ok(leaf_of(&row?.0)?)).collect()
+    }
+
     /// How far the entries of one session are told.
     pub fn group_progress_of(&self, group: &GroupKey, leaf: &GroupLeaf) -> Result<Option<GroupProgress>, Error> {
         self.read_row(Table::Groups, &leaf_key(b'p', group, leaf))?.map(|row| decode(&row)).transpose()
@@ -192,15 +222,44 @@ impl Store {
         self.group_end(b'l', group)
     }
 
-    /// Up to `limit` contents that are not whole, by the index of their row, from this one on.
-    pub fn group_contents(&self, group: &GroupKey, from: u64, limit: usize) -> Result<Vec<(u64, GroupContent)>, Error> {
-        self.group_rows(b'c', group, from, limit)
+    /// The sessions that have contents which are to become whole.
+    pub fn group_waiting(&self, group: &GroupKey) -> Result<Vec<GroupLeaf>, Error> {
+        let (mut leaves, mut from) = (Vec::new(), key(b'c', group, &[]));
+        let to = key(b'c', group, &[u8::MAX; 48]);
+        while let Some(row) = self.engine.keyspaces.of(Table::Groups).range(from.clone()..=to.clone()).next() {
+            let leaf = leaf_of(row.key().map_err(from_engine)?.get(..73).unwrap_or_default())?;
+            // Past the last row of this one.
+            from = [leaf_key(b'c', group, &leaf), vec![u8::MAX; 9]].concat();
+            leaves.push(leaf);
+        }
+        Ok(leaves)
     }
 
-    /// The content of this row; `None` where it has none, or that is whole.
-    pub fn group_content(&self, group: &GroupKey, index: u64) -> Result<Option<GroupContent>, Error> {
-        let row = self.read_row(Table::Groups, &key(b'c', group, &index.to_be_bytes()))?;
-        row.map(|row| decode(&row)).transpose()
+    /// Up to `limit` contents of a session that are to become whole, oldest first, each with the index of its row.
+    pub fn group_contents(
+        &self,
+        group: &GroupKey,
+        leaf: &GroupLeaf,
+        limit: usize,
+    ) -> Result<Vec<(u64, GroupContent)>, Error> {
+        let rows = self.engine.keyspaces.rows(Table::Groups, &leaf_key(b'c', group, leaf)).take(limit);
+        let read = |row: Result<(fjall::Slice, fjall::Slice), StoreError>| {
+            let (key, value) = row?;
+            Ok((index_of(&key)?, decode(&value)?))
+        };
+        rows.map(read).collect()
+    }
+
+    /// How the content of this row of the log stands.
+    pub fn group_content(&self, group: &GroupKey, leaf: &GroupLeaf, index: u64) -> Result<GroupContentState, Error> {
+        if self.read_row(Table::Groups, &content_key(b'c', group, leaf, index))?.is_some() {
+            return Ok(GroupContentState::Waits);
+        }
+        if let Some(reason) = self.read_row(Table::Groups, &content_key(b'b', group, leaf, index))? {
+            return Ok(GroupContentState::Broken(decode(&reason)?));
+        }
+        let row = self.read_row(Table::Groups, &key(b'l', group, &index.to_be_bytes()))?;
+        Ok(if row.is_some() { GroupContentState::Whole } else { GroupContentState::Gone })
     }
 
     /// Up to `limit` gaps, from this number on.
@@ -244,7 +303,7 @@ impl Store {
         if !record.left {
             self.set_group(group, &GroupRecord { left: true, ..record })?;
         }
-        for kind in [b'h', b'p', b'l', b'c', b'x'] {
+        for kind in [b'h', b'p', b'l', b'c', b'b', b'x'] {
             loop {
                 let rows = self.engine.keyspaces.rows(Table::Groups, &key(kind, group, &[])).take(STEP_ROWS);
                 let keys: Vec<Vec<u8>> = rows.map(|row| Ok(row?.0.to_vec())).collect::<Result<_, StoreError>>()?;
@@ -259,26 +318,40 @@ impl Store {
         self.transaction(|batch| Ok::<_, Error>(batch.delete_row(Table::Groups, &key(b'g', group, &[]))?))
     }
 
-    /// Calls `found` for each CID that a membership keeps, with all that is held below it.
-    pub(super) fn each_group_cid(&self, mut found: impl FnMut(Cid) -> Result<(), Error>) -> Result<(), Error> {
+    /// Calls `found` for each thing that a membership keeps.
+    pub(super) fn each_group_root(&self, mut found: impl FnMut(GroupRoot) -> Result<(), Error>) -> Result<(), Error> {
         for (group, _) in self.groups()?.into_iter().filter(|(_, record)| !record.left) {
-            for row in self.engine.keyspaces.rows(Table::Groups, &key(b'h', &group, &[])) {
-                let row: HeadRow = decode(&row?.1)?;
-                row.content.into_iter().try_for_each(&mut found)?;
-            }
             for (_, progress) in self.group_progress(&group)? {
-                [progress.entry, progress.base].into_iter().flatten().try_for_each(&mut found)?;
+                progress.entry.map(GroupRoot::Entry).into_iter().try_for_each(&mut found)?;
+                progress.base.map(GroupRoot::Content).into_iter().try_for_each(&mut found)?;
             }
-            // A chain may have gaps, where its producer broke it.
-            let mut from = 0;
-            loop {
-                let rows = self.group_log(&group, from, STEP_ROWS)?;
-                let Some((last, _)) = rows.last() else { break };
-                from = last.saturating_add(1);
-                rows.into_iter().map(|(_, row)| row.entry).try_for_each(&mut found)?;
+            for row in self.engine.keyspaces.rows(Table::Groups, &key(b'h', &group, &[])) {
+                let (key, row) = row?;
+                let Some(newest) = decode::<HeadRow>(&row)?.content else { continue };
+                let told = self.group_progress_of(&group, &leaf_of(&key)?)?.and_then(|progress| progress.entry);
+                found(GroupRoot::Ahead { newest, told })?;
             }
+            self.each_group_entry(&group, |entry| found(GroupRoot::Entry(entry)))?;
         }
         Ok(())
+    }
+
+    /// Calls `found` for the entry of each row of each log.
+    pub(super) fn each_logged_entry(&self, mut found: impl FnMut(Cid) -> Result<(), Error>) -> Result<(), Error> {
+        for (group, _) in self.groups()?.into_iter().filter(|(_, record)| !record.left) {
+            self.each_group_entry(&group, &mut found)?;
+        }
+        Ok(())
+    }
+
+    fn each_group_entry(&self, group: &GroupKey, mut found: impl FnMut(Cid) -> Result<(), Error>) -> Result<(), Error> {
+        let mut from = 0;
+        loop {
+            let rows = self.group_log(group, from, STEP_ROWS)?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            from = last.saturating_add(1);
+            rows.into_iter().map(|(_, row)| row.entry).try_for_each(&mut found)?;
+        }
     }
 }
 
@@ -318,6 +391,12 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Forgets how far the entries of a leaf are told.
+    pub fn remove_group_progress(&mut self, group: &GroupKey, leaf: &GroupLeaf) -> Result<(), Error> {
+        self.delete_row(Table::Groups, &leaf_key(b'p', group, leaf))?;
+        Ok(())
+    }
+
     /// Keeps how far the entries of a leaf are told.
     pub fn set_group_progress(
         &mut self,
@@ -330,28 +409,58 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Writes a row of the log.
+    /// Writes a row of the log, each index once and in order. The row [`limits::MAX_GROUP_LOG`] before it gives way, with
+    /// what is remembered of its content.
     pub fn put_group_log(&mut self, group: &GroupKey, index: u64, row: &GroupLogRow) -> Result<(), Error> {
         self.put_row(Table::Groups, &key(b'l', group, &index.to_be_bytes()), cbor::to_vec(row)?)?;
         self.roots(|| [row.entry]);
+        let Some(oldest) = index.checked_sub(limits::MAX_GROUP_LOG) else { return Ok(()) };
+        let place = key(b'l', group, &oldest.to_be_bytes());
+        let Some(row) = self.row(Table::Groups, &place)? else { return Ok(()) };
+        self.delete_row(Table::Groups, &place)?;
+        let GroupLogRow { producer, session, .. } = decode(&row)?;
+        if let Ok(producer) = PeerId::from_bytes(&producer) {
+            let LeafKey { name, session } = LeafKey::new(&producer, session);
+            for kind in [b'c', b'b'] {
+                self.delete_row(Table::Groups, &content_key(kind, group, &(name, session), oldest))?;
+            }
+        }
         Ok(())
     }
 
-    /// Keeps that the content of this row of the log is to become whole, or never will.
-    pub fn put_group_content(&mut self, group: &GroupKey, index: u64, row: &GroupContent) -> Result<(), Error> {
-        self.put_row(Table::Groups, &key(b'c', group, &index.to_be_bytes()), cbor::to_vec(row)?)?;
+    /// Keeps that the content of this row of the log is to become whole.
+    pub fn put_group_content(
+        &mut self,
+        group: &GroupKey,
+        leaf: &GroupLeaf,
+        index: u64,
+        row: &GroupContent,
+    ) -> Result<(), Error> {
+        self.put_row(Table::Groups, &content_key(b'c', group, leaf, index), cbor::to_vec(row)?)?;
         Ok(())
     }
 
-    /// The content of this row of the log is whole.
-    pub fn remove_group_content(&mut self, group: &GroupKey, index: u64) -> Result<(), Error> {
-        self.delete_row(Table::Groups, &key(b'c', group, &index.to_be_bytes()))?;
+    /// The content of this row of the log is whole, or, with a reason, never will be.
+    pub fn end_group_content(
+        &mut self,
+        group: &GroupKey,
+        leaf: &GroupLeaf,
+        index: u64,
+        broken: Option<&str>,
+    ) -> Result<(), Error> {
+        let waited = self.delete_row(Table::Groups, &content_key(b'c', group, leaf, index))?;
+        if let Some(reason) = broken.filter(|_| waited) {
+            self.put_row(Table::Groups, &content_key(b'b', group, leaf, index), cbor::to_vec(reason)?)?;
+        }
         Ok(())
     }
 
-    /// Writes a gap.
+    /// Writes a gap, each number once and in order. The one [`limits::MAX_GROUP_GAPS`] before it gives way.
     pub fn put_group_gap(&mut self, group: &GroupKey, number: u64, gap: &GroupGap) -> Result<(), Error> {
         self.put_row(Table::Groups, &key(b'x', group, &number.to_be_bytes()), cbor::to_vec(gap)?)?;
+        if let Some(oldest) = number.checked_sub(limits::MAX_GROUP_GAPS) {
+            self.delete_row(Table::Groups, &key(b'x', group, &oldest.to_be_bytes()))?;
+        }
         Ok(())
     }
 }
@@ -364,6 +473,10 @@ fn leaf_key(kind: u8, group: &GroupKey, (name, session): &GroupLeaf) -> Vec<u8> 
     key(kind, group, &[name.as_slice(), &session.to_be_bytes()].concat())
 }
 
+fn content_key(kind: u8, group: &GroupKey, leaf: &GroupLeaf, index: u64) -> Vec<u8> {
+    [leaf_key(kind, group, leaf).as_slice(), &index.to_be_bytes()].concat()
+}
+
 fn leaf_of(key: &[u8]) -> Result<GroupLeaf, StoreError> {
     let leaf = key.get(33..).and_then(|rest| {
         let (name, session) = rest.split_first_chunk::<32>()?;
@@ -373,7 +486,7 @@ fn leaf_of(key: &[u8]) -> Result<GroupLeaf, StoreError> {
 }
 
 fn index_of(key: &[u8]) -> Result<u64, StoreError> {
-    let index = key.get(33..).and_then(|index| Some(u64::from_be_bytes(index.try_into().ok()?)));
+    let index = key.last_chunk::<8>().map(|index| u64::from_be_bytes(*index));
     index.ok_or_else(|| bad_row("groups", "its key"))
 }
 

@@ -47,7 +47,10 @@ pub use self::{
     frontiers::{FrontierKey, FrontierLink, SavedFrontier, StagedFrontier},
     gate::Protection,
     gc::GcReport,
-    groups::{GroupContent, GroupGap, GroupKey, GroupLeaf, GroupLogRow, GroupPeer, GroupProgress, GroupRecord},
+    groups::{
+        GroupContent, GroupContentState, GroupGap, GroupKey, GroupLeaf, GroupLogRow, GroupPeer, GroupProgress,
+        GroupRecord,
+    },
     records::KeptRecords,
     tables::{PeerRecord, Pin, PinKind},
     verify::{VerifyProgress, VerifyReport},

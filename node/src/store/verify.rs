@@ -60,7 +60,8 @@ pub struct VerifyProgress {
 
 impl Store {
     /// Hashes every stored block again and puts aside those that do not match; then walks below every own head, every
-    /// follow's `latest` and every pin that has no gaps, and lists what is missing there.
+    /// follow's `latest` and every pin that has no gaps, and lists what is missing there, and of the entries that the logs of
+    /// groups name.
     ///
     /// `progress` is called every 1,024 blocks. The store can be used meanwhile; what is put while it runs may or may
     /// not be checked. Memory: 16 bytes a block and the overhead of a set, in the second part.
@@ -148,6 +149,8 @@ impl Store {
                 closure.chain(latest, keep, open)?;
             }
         }
+        // Contents that wait and entries that cannot be had are no damage.
+        self.each_logged_entry(|entry| closure.block(&entry))?;
         for (cid, pin) in self.pins()? {
             match pin.kind {
                 PinKind::Recursive => closure.tree(cid)?,

@@ -194,8 +194,7 @@ pub struct Held {
     pub(super) id: gossipsub::MessageId,
     pub(super) neighbour: PeerId,
     pub(super) since: Instant,
-    /// Its share of the bytes that may wait on its topic.
-    pub(super) _room: tokio::sync::OwnedSemaphorePermit,
+    pub(super) _room: super::worker::Room,
 }
 
 /// Decides over a gossip message before it travels on.

@@ -287,7 +287,8 @@ impl SwarmHandle {
 
     /// Subscribes to a topic whose messages the caller judges: each waits in the queue that is returned, and goes no
     /// further before [`judge`](Self::judge) says so. Bounded by [`limits::GROUP_GOSSIP_QUEUE`] and
-    /// [`limits::GROUP_GOSSIP_BYTES`], past which messages are ignored and counted.
+    /// [`limits::GROUP_GOSSIP_BYTES`], and [`limits::GROUP_GOSSIP_SHARE`] for each neighbour, past which messages are
+    /// ignored and counted.
     ///
     /// # Errors
     /// As [`subscribe`](Self::subscribe).

@@ -6,7 +6,7 @@ use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::kad::{
     self, GetClosestPeersError, GetClosestPeersOk, GetProvidersOk, GetRecordError, GetRecordOk, QueryId, QueryResult,
 };
-use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::swarm::{ConnectionError, ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, autonat, identify, mdns, relay, upnp};
 
 use super::address;
@@ -28,6 +28,11 @@ impl Worker {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 self.metrics.connections_closed.add();
+                // The younger ones may be those of a peer that was restarted: gossipsub tells our topics on the first
+                // connection alone, and that was one of its former life. So they begin anew, with a first one.
+                if matches!(cause, Some(ConnectionError::IO(_))) && self.peers.is_oldest(&peer_id, connection_id) {
+                    let _already_gone = self.swarm.disconnect_peer_id(peer_id);
+                }
                 if self.peers.closed(&peer_id, connection_id) {
                     self.metrics.peers.store(self.peers.count(), Ordering::Relaxed);
                     let reason = cause.map(|cause| chain(&cause));
@@ -303,13 +308,12 @@ impl Worker {
         id: &gossipsub::MessageId,
         message: gossipsub::Message,
     ) -> Option<MessageAcceptance> {
-        let holding = self.holding.get(&message.topic)?;
+        let holding = self.holding.get_mut(&message.topic)?;
         let Some(author) = message.source else {
             self.metrics.gossip_rejected.add();
             return Some(MessageAcceptance::Reject);
         };
-        let bytes = u32::try_from(message.data.len()).unwrap_or(u32::MAX);
-        let sent = std::sync::Arc::clone(&holding.room).try_acquire_many_owned(bytes).ok().and_then(|room| {
+        let sent = holding.room(neighbour, message.data.len()).and_then(|room| {
             let held = Held { id: id.clone(), neighbour, since: Instant::now(), _room: room };
             holding.queue.try_send(HeldMessage { author, neighbour, data: message.data, held }).ok()
         });

@@ -77,6 +77,12 @@ impl Peers {
         first
     }
 
+    /// Whether this is the oldest of several connections with a peer, and a direct one.
+    pub(super) fn is_oldest(&self, peer: &PeerId, id: ConnectionId) -> bool {
+        let connections = self.connected.get(peer).map_or(&[][..], |entry| &entry.connections);
+        connections.len() > 1 && connections.first().is_some_and(|oldest| oldest.id == id && !oldest.relayed)
+    }
+
     /// Takes in the end of a connection; true where it was the last with this peer.
     pub(super) fn closed(&mut self, peer: &PeerId, id: ConnectionId) -> bool {
         let Some(entry) = self.connected.get_mut(peer) else { return false };

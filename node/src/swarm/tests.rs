@@ -226,14 +226,16 @@ async fn a_held_message_goes_on_once_it_is_judged_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_topic_holds_so_many_messages_and_bytes_and_no_more() {
-    let (a, b) = (Node::start().await, Node::start().await);
+async fn a_topic_holds_so_many_bytes_of_one_neighbour_and_leaves_room_to_others() {
+    let (a, b, other) = (Node::start().await, Node::start().await, Node::start().await);
     let mut held = b.handle.subscribe_held(HELD).await.unwrap();
-    a.handle.subscribe(HELD).await.unwrap();
-    a.handle.connect(b.tcp().await).await.unwrap();
-    a.sees_subscriber(b.peer(), HELD).await;
+    for node in [&a, &other] {
+        node.handle.subscribe(HELD).await.unwrap();
+        node.handle.connect(b.tcp().await).await.unwrap();
+        node.sees_subscriber(b.peer(), HELD).await;
+    }
     let large = limits::MAX_GOSSIP_BYTES - 1024;
-    let fit = limits::GROUP_GOSSIP_BYTES / large;
+    let fit = limits::GROUP_GOSSIP_SHARE / large;
     for n in 0..fit as u32 + 1 {
         let mut data = vec![0; large];
         data[..4].copy_from_slice(&n.to_be_bytes());
@@ -248,15 +250,80 @@ async fn a_topic_holds_so_many_messages_and_bytes_and_no_more() {
         .await;
     }
     assert_eq!((held.len(), b.handle.metrics().gossip_overflow), (fit, 1));
+    other.handle.publish(HELD, vec![9; large]).await.unwrap();
+    until("another neighbour's message", async || (held.len() == fit + 1).then_some(())).await;
     // A verdict frees its share.
     let message = within("a held message", held.recv()).await.unwrap();
     b.handle.judge(message.held, MessageAcceptance::Ignore).await.unwrap();
     a.handle.publish(HELD, vec![1; large]).await.unwrap();
-    until("room", async || (held.len() == fit).then_some(())).await;
+    until("room", async || (held.len() == fit + 1).then_some(())).await;
     // Those who judge have gone: what comes is ignored.
     drop(held);
     a.handle.publish(HELD, vec![2; large]).await.unwrap();
     until("overflow", async || (b.handle.metrics().gossip_overflow == 2).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_verdict_counts_until_gossipsub_forgets_the_message_and_not_later() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    let mut held = b.handle.subscribe_held(HELD).await.unwrap();
+    a.handle.connect(b.tcp().await).await.unwrap();
+    a.sees_subscriber(b.peer(), HELD).await;
+    // Three seconds below it, for a machine that is busy, and at it.
+    for (ago_ms, counts) in [(limits::GROUP_VERDICT_MS - 3000, (1, 0)), (limits::GROUP_VERDICT_MS, (1, 1))] {
+        a.handle.publish(HELD, ago_ms.to_be_bytes().to_vec()).await.unwrap();
+        let mut message = within("a held message", held.recv()).await.unwrap();
+        message.held.since = message.held.since.checked_sub(Duration::from_millis(ago_ms)).unwrap();
+        b.handle.judge(message.held, MessageAcceptance::Accept).await.unwrap();
+        let counted = || (b.handle.metrics().gossip_accepted, b.handle.metrics().gossip_late);
+        until("verdict", async || (counted() == counts).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_topic_holds_so_many_small_messages_of_one_neighbour_and_no_more() {
+    let (a, b) = (Node::start().await, Node::start().await);
+    let held = b.handle.subscribe_held(HELD).await.unwrap();
+    a.handle.connect(b.tcp().await).await.unwrap();
+    a.sees_subscriber(b.peer(), HELD).await;
+    let fit = limits::GROUP_GOSSIP_QUEUE * limits::GROUP_GOSSIP_SHARE / limits::GROUP_GOSSIP_BYTES;
+    for n in 0..=fit {
+        a.handle.publish(HELD, n.to_be_bytes().to_vec()).await.unwrap();
+        // A few at a time: the queue of the sender is bounded too.
+        if n % 64 == 63 || n >= fit - 1 {
+            until("message", async || (held.len() + b.handle.metrics().gossip_overflow as usize > n).then_some(()))
+                .await;
+        }
+        assert_eq!(b.handle.metrics().gossip_overflow, (n / fit) as u64);
+    }
+    assert_eq!(held.len(), fit);
+}
+
+#[tokio::test]
+async fn a_peer_that_comes_back_before_its_old_connection_has_ended_is_told_our_topics() {
+    let key = Keypair::generate_ed25519();
+    let start_again = async || {
+        let running = start(SwarmConfig::for_profile(Profile::Test), key.clone(), Box::new(AcceptAll)).await.unwrap();
+        let events = running.handle.events();
+        let node = Node { handle: running.handle, gossip: running.gossip, events };
+        node.handle.subscribe(TOPIC).await.unwrap();
+        node
+    };
+    let (before, b) = (start_again().await, Node::start().await);
+    b.handle.subscribe(TOPIC).await.unwrap();
+    before.handle.connect(b.tcp().await).await.unwrap();
+    b.sees_subscriber(before.peer(), TOPIC).await;
+    let after = start_again().await;
+    after.handle.connect(b.tcp().await).await.unwrap();
+    b.sees("both connections", after.peer(), |it| it.connections == 2).await;
+    before.handle.shutdown().await.unwrap();
+    until("topic", async || {
+        // It is connected with still, or again.
+        let _closing = after.handle.connect(b.tcp().await).await;
+        let peers = after.handle.peers().await.unwrap();
+        peers.iter().any(|it| it.peer == b.peer() && it.topics.iter().any(|name| name == TOPIC)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

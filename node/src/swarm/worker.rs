@@ -8,7 +8,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::gossipsub::TopicHash;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -88,12 +88,34 @@ pub(super) struct Dial {
 pub(super) struct Holding {
     pub(super) queue: mpsc::Sender<HeldMessage>,
     /// The bytes that may still wait.
-    pub(super) room: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    /// Of those, what each neighbour may still take: one that floods leaves room to the others.
+    shares: HashMap<PeerId, Arc<Semaphore>>,
+}
+
+/// A held message's part of the room, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    _of_all: OwnedSemaphorePermit,
+    _of_neighbour: OwnedSemaphorePermit,
 }
 
 impl Holding {
     pub(super) fn new(queue: mpsc::Sender<HeldMessage>) -> Self {
-        Self { queue, room: Arc::new(Semaphore::new(limits::GROUP_GOSSIP_BYTES)) }
+        let room = Arc::new(Semaphore::new(limits::GROUP_GOSSIP_BYTES));
+        Self { queue, room, shares: HashMap::new() }
+    }
+
+    /// Room for a message of so many bytes from this neighbour, where there is any.
+    pub(super) fn room(&mut self, neighbour: PeerId, bytes: usize) -> Option<Room> {
+        // Small ones weigh more than their bytes, so that the queue has a place for all that fit.
+        let bytes = u32::try_from(bytes.max(limits::GROUP_GOSSIP_BYTES / limits::GROUP_GOSSIP_QUEUE)).ok()?;
+        self.shares.retain(|peer, share| *peer == neighbour || share.available_permits() < limits::GROUP_GOSSIP_SHARE);
+        let share =
+            self.shares.entry(neighbour).or_insert_with(|| Arc::new(Semaphore::new(limits::GROUP_GOSSIP_SHARE)));
+        let _of_neighbour = Arc::clone(share).try_acquire_many_owned(bytes).ok()?;
+        let _of_all = Arc::clone(&self.room).try_acquire_many_owned(bytes).ok()?;
+        Some(Room { _of_all, _of_neighbour })
     }
 }
 

@@ -129,9 +129,10 @@ impl FromStr for GroupTarget {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        let text = text.trim();
-        if text.starts_with(PREFIX) {
-            return text.parse().map(Self::Ticket);
+        // A name may begin or end with a space; a ticket that was copied with one around it is meant without.
+        let ticket = text.trim();
+        if ticket.starts_with(PREFIX) {
+            return ticket.parse().map(Self::Ticket);
         }
         check_name(text).map(|()| Self::Name(text.to_owned()))
     }
@@ -197,7 +198,10 @@ mod tests {
         let text = GroupTicket::new("chess", None, peer(1), &[]).expect("a ticket").to_string();
         let cut = text[..text.len() - 2].parse::<GroupTarget>().expect_err("cut");
         assert!(cut.to_string().starts_with("the ticket has a typo"), "{cut}");
-        assert_eq!("chess".parse(), Ok(GroupTarget::Name("chess".to_owned())));
+        for name in ["chess", " white and black ", "♔ vs ♚", "../..", "-"] {
+            assert_eq!(name.parse(), Ok(GroupTarget::Name(name.to_owned())));
+        }
+        assert!(matches!(format!(" {text}\n").parse(), Ok(GroupTarget::Ticket(_))));
         let none = "".parse::<GroupTarget>().expect_err("no name");
         assert!(none.to_string().contains("1 to 128 bytes"), "{none}");
     }

@@ -50,7 +50,7 @@ pub struct GroupInfo {
     pub initialized: bool,
     /// Peers of the group that are connected.
     pub peers: usize,
-    /// Publications in our log.
+    /// Publications that our log was told, the next one's index; of more than 262,144 the oldest have given way.
     pub entries: u64,
     /// A string that leads to it, for `dagmesh group join`.
     pub ticket: String,
@@ -242,7 +242,8 @@ pub struct GroupWatchRequest {
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GroupEvent {
-    /// A publication stands in our log now. Each is told once a watch, without gaps in `index`.
+    /// A publication stands in our log now. Each is told once a watch, without gaps in `index`, unless the watch is so far
+    /// behind that rows of the log have given way.
     Entry(Box<GroupEntry>),
     /// The DAG of a publication is whole on our disk.
     Fetched {
@@ -288,5 +289,20 @@ pub enum GroupEvent {
         /// The entries that they name, the kept one first.
         #[serde(with = "text::list")]
         entries: Vec<Cid>,
+    },
+    /// The owner has signed two lists of one version.
+    MembersEquivocation {
+        /// The version.
+        version: u64,
+    },
+    /// The DAG of a publication is not fetched, or no further: it can be had by hand.
+    NotFetched {
+        /// The publication's place in our log.
+        index: u64,
+        /// The DAG.
+        #[serde(with = "text::one")]
+        head: Cid,
+        /// Why.
+        reason: String,
     },
 }

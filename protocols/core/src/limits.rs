@@ -466,8 +466,9 @@ pub const MAX_GROUP_PENDING_DIGESTS: usize = 64;
 pub const MAX_GROUP_PENDING_PER_AUTHOR: usize = 4;
 /// Peers of a group that are remembered with what they said last; the one not heard for longest makes room.
 pub const MAX_GROUP_PEERS: usize = 1024;
-/// Recoveries of a group that run at once, each from another peer: one slow peer must not keep us.
-pub const MAX_GROUP_RECOVERIES: usize = 4;
+/// Recoveries of a group that run at once, each from another peer: a few who do not answer must not keep us from the others
+/// until their requests are given up.
+pub const MAX_GROUP_RECOVERIES: usize = 8;
 /// Pages of one recovery: a full group takes 16 of the usual heads, 96 of the largest.
 pub const MAX_GROUP_RECOVERY_PAGES: u32 = 128;
 /// Requests that a peer of a group may make at once: a full recovery of the usual heads, twice.
@@ -496,9 +497,11 @@ pub const MAX_GROUP_PUBLISH_QUEUE: usize = 1024;
 pub const MAX_GROUPS: usize = 64;
 /// Gossip messages of one group that wait to be judged; when full, a message is ignored and counted. A burst of five
 /// members with 200 publications each.
-pub const GROUP_GOSSIP_QUEUE: usize = 1024;
+pub const GROUP_GOSSIP_QUEUE: usize = 2048;
 /// Bytes of those messages: the burst above, or 32 of the largest. With [`MAX_GROUPS`] under attack at once, 128 MiB.
 pub const GROUP_GOSSIP_BYTES: usize = 2 * 1024 * 1024;
+/// Of those bytes, what one neighbour may take: the burst above, and half is left to the others.
+pub const GROUP_GOSSIP_SHARE: usize = GROUP_GOSSIP_BYTES / 2;
 /// How long a gossip message may wait for its verdict, in milliseconds: gossipsub forgets it after eight heartbeats of a
 /// second, and counts from the first of them.
 pub const GROUP_VERDICT_MS: u64 = 6_000;
@@ -522,6 +525,17 @@ pub const MAX_GROUP_HISTORY: u64 = 65_536;
 pub const MAX_GROUP_FETCHES: usize = 4;
 /// Rows of a group's log that are read at once, for whoever lists or watches.
 pub const GROUP_LOG_ROWS: usize = 256;
+/// Rows that the log of a group holds, the newest; older ones give way, and what they alone referred to is garbage then. Four
+/// times [`MAX_GROUP_HISTORY`]: 64 MiB of rows, with a chat's lines 128 MiB of entries, with the longest texts 4 GiB.
+pub const MAX_GROUP_LOG: u64 = 262_144;
+/// Gaps of a group that are remembered, the newest: an honest producer leaves none, and a hostile one as many as it likes.
+pub const MAX_GROUP_GAPS: u64 = 4096;
+/// Bytes after which no more is fetched unasked of one content of a group, unless `[groups] max_content_bytes` says otherwise (1 GiB): in an
+/// open group anybody names contents, and a DAG has no end that can be seen from its root.
+pub const GROUP_CONTENT_BYTES: u64 = 1024 * 1024 * 1024;
+/// What each block of a content counts beside its bytes: its key and its place in the index, so that a DAG of empty blocks has
+/// an end too.
+pub const GROUP_CONTENT_BLOCK_BYTES: u64 = 128;
 /// Neighbours of a group below which others are looked for and dialled: the mesh of gossipsub wants six.
 pub const GROUP_PEERS_LOW: usize = 6;
 /// Members that are kept with a membership and their addresses, to be dialled when too few are there; the oldest makes

@@ -63,6 +63,9 @@ struct Group {
     /// Decides everything.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// So many seeds from that one on, the same for each model, and a table of their means; with 1 the run itself.
+    #[arg(long, default_value_t = 1, conflicts_with_all = ["csv", "svg", "json"])]
+    seeds: u64,
     /// Cuts the group into two halves, as `20s..60s`.
     #[arg(long, value_name = "FROM..TO")]
     partition: Option<Span>,
@@ -119,6 +122,12 @@ impl Group {
     fn run(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let scenario = self.scenario();
         scenario.check()?;
+        if self.seeds > 1 {
+            let seeds = self.seed..self.seed.saturating_add(self.seeds);
+            let cases = seeds.map(|seed| (format!("seed {seed}"), Scenario { seed, ..scenario.clone() }));
+            let rows = table::rows(&cases.collect::<Vec<_>>(), &self.model, |_| {})?;
+            return Ok(write!(out, "{}", table::means(&rows))?);
+        }
         let mut outcomes = Vec::new();
         for model in &self.model {
             let outcome = run(*model, &scenario)?;

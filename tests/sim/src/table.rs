@@ -101,6 +101,25 @@ pub fn markdown(rows: &[Row]) -> String {
     text
 }
 
+/// The means of each model over all rows, which are the seeds of one case, in Markdown.
+pub fn means(rows: &[Row]) -> String {
+    let mut text = "| model | p50 ms | p99 ms | longest ms | bytes a publication | messages |\n\
+                    | --- | ---: | ---: | ---: | ---: | ---: |\n"
+        .to_owned();
+    let models = rows.first().map_or(0, |row| row.outcomes.len());
+    for model in 0..models {
+        let runs = || rows.iter().filter_map(|row| row.outcomes.get(model));
+        let mean = |of: fn(&Outcome) -> f64| runs().map(of).sum::<f64>() / rows.len() as f64;
+        let ms =
+            |at: fn(&Outcome) -> Duration| runs().map(at).sum::<Duration>().as_secs_f64() * 1e3 / rows.len() as f64;
+        let name = runs().next().map_or("", |run| run.model.as_str());
+        let (p50, p99, longest) = (ms(|run| run.delays[0]), ms(|run| run.delays[2]), ms(|run| run.delays[3]));
+        let (bytes, messages) = (mean(Outcome::bytes_per_publication), mean(|run| run.cost.messages as f64));
+        let _ = writeln!(text, "| {name} | {p50:.1} | {p99:.1} | {longest:.0} | {bytes:.0} | {messages:.0} |");
+    }
+    text
+}
+
 /// The rows as CSV, a line for each model.
 pub fn csv(rows: &[Row]) -> String {
     let mut text =

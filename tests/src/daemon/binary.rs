@@ -51,12 +51,13 @@ async fn build(folder: &Path) {
     let target = folder.parent().unwrap_or(folder);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "--package", "dagmesh", "--bin", "dagmesh", "--profile", profile]);
+    // Of the whole workspace: alone the package has other features, and the libraries would be built once more.
+    command.args(["build", "--quiet", "--workspace", "--bin", "dagmesh", "--profile", profile]);
     for (key, _) in env::vars_os().filter(|(key, _)| names_our_package(&key.to_string_lossy())) {
         command.env_remove(key);
     }
     command.arg("--target-dir").arg(target).current_dir(root).kill_on_drop(true);
-    let built = super::describe("cargo build --package dagmesh --bin dagmesh", command.status().await);
+    let built = super::describe("cargo build --workspace --bin dagmesh", command.status().await);
     built.unwrap_or_else(|why| panic!("no dagmesh binary to test: {why}"));
 }
 

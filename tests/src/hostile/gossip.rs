@@ -185,6 +185,11 @@ impl Gossiper {
 
     /// Publishes bytes on a topic, signed as the protocol wants it, with a sequence number of its own each time.
     pub async fn publish(&mut self, topic: &str, data: &[u8]) {
+        self.try_publish(topic, data).await.expect("a stream that stands");
+    }
+
+    /// The same; an error where the other side has closed the stream.
+    pub async fn try_publish(&mut self, topic: &str, data: &[u8]) -> std::io::Result<()> {
         self.sequence += 1;
         let mut message = proto::bytes(1, &self.peer_id().to_bytes());
         message.extend(proto::bytes(2, data));
@@ -192,7 +197,7 @@ impl Gossiper {
         message.extend(proto::bytes(4, topic.as_bytes()));
         let signature = self.key.sign(&[b"libp2p-pubsub:", &message[..]].concat()).expect("signs");
         message.extend(proto::bytes(5, &signature));
-        self.send(&proto::bytes(2, &message)).await.expect("a stream that stands");
+        self.send(&proto::bytes(2, &message)).await
     }
 
     /// All that the other side has said so far.

@@ -8,6 +8,7 @@
 //! - [`dag`]: feeds and blocks that no honest node makes.
 //! - [`ask`]: requests that no honest client makes.
 //! - [`http`]: a publisher of the IPNI network over plain HTTP that answers as it is told.
+//! - [`group`]: what a member of a group says that no honest one does.
 //! - [`gossip`]: a peer that writes its gossip by hand; [`raw`]: one that writes its multiplexing by hand.
 //!
 //! Like all of this crate it panics with the reason where it cannot go on.
@@ -15,6 +16,7 @@
 pub mod ask;
 pub mod dag;
 pub mod gossip;
+pub mod group;
 pub mod http;
 pub mod proto;
 pub mod raw;

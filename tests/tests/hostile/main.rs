@@ -8,6 +8,7 @@
 mod blocks;
 mod chain;
 mod content;
+mod groups;
 mod heads;
 mod ipni;
 mod memory;

@@ -9,6 +9,7 @@ mod chain;
 mod crash;
 mod faults;
 mod follow;
+mod groups;
 mod ipni;
 mod learn;
 mod nat;

@@ -61,7 +61,7 @@ impl Source {
     /// The same for a person.
     pub(super) fn shown(&self) -> String {
         match self {
-            Self::Path { path, .. } => super::super::files::visible(&path.display().to_string()),
+            Self::Path { path, .. } => super::super::output::visible(&path.display().to_string()),
             Self::Sample => "a sample folder (there is no repository here)".to_owned(),
         }
     }

@@ -25,8 +25,8 @@ pub(super) enum Work {
     Event(Event),
     /// The entries of a session up to its head are held, as far as they can be had.
     Chain(Box<Chain>),
-    /// Contents are whole, or never will be.
-    Contents(LeafKey, Vec<(u64, GroupContent)>),
+    /// Contents of a session that are whole, and one that never will be, with the reason.
+    Contents(LeafKey, Vec<(u64, GroupContent)>, Option<(u64, String)>),
 }
 
 /// What a producer's chain holds below a head.

@@ -4,6 +4,7 @@
 //! other members in turn. Contents wait in a queue on the disk, and each is compared with the one before of its session.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,6 +21,7 @@ use dagmesh_dagsync::{
     feed_sync::{BlockHook, FeedSync, Link as ChainLink, Plan, Provider, Schema},
 };
 use libp2p::PeerId;
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -35,8 +37,6 @@ use crate::{
 const SLICE: Duration = Duration::from_secs(limits::SYNC_SLICE_SECS);
 /// Contents of one session that are fetched together.
 const CONTENTS: usize = 64;
-/// Waiting contents that are looked at in one go.
-const WINDOW: usize = 1024;
 
 /// How the entries of a group are read. They carry no numbers: those follow from the head's.
 const ENTRIES: Schema = Schema {
@@ -65,15 +65,12 @@ pub(super) async fn run(member: Arc<Member>) {
             let this = Arc::clone(&member);
             member.context.spawn(async move { this.fetch_entries(wanted, place).await });
         }
-        match contents_due(&member).await {
-            Ok(batches) => {
-                for (key, rows) in batches {
-                    let Some(place) = place(&member).await else { return };
-                    let this = Arc::clone(&member);
-                    member.context.spawn(async move { this.fetch_contents(key, rows, place).await });
-                }
-            }
-            Err(error) => tracing::warn!(group = member.name, %error, "waiting contents could not be read"),
+        let due = member.tracker.lock().contents_due(now);
+        for key in due {
+            let Some(place) = place(&member).await else { return };
+            let Some(rows) = take_contents(&member, &key).await else { continue };
+            let this = Arc::clone(&member);
+            member.context.spawn(async move { this.fetch_contents(key, rows, place).await });
         }
         let next = member.tracker.lock().next_due(now);
         let due = async {
@@ -94,12 +91,12 @@ async fn place(member: &Member) -> Option<OwnedSemaphorePermit> {
 }
 
 /// A session whose entries are to be fetched.
-struct Wanted {
-    key: LeafKey,
-    producer: PeerId,
-    head: (u64, Cid),
-    after: u64,
-    stop: Option<Cid>,
+pub(super) struct Wanted {
+    pub(super) key: LeafKey,
+    pub(super) producer: PeerId,
+    pub(super) head: (u64, Cid),
+    pub(super) after: u64,
+    pub(super) stop: Option<Cid>,
 }
 
 impl Wanted {
@@ -125,41 +122,28 @@ fn take_entries(member: &Member, key: &LeafKey) -> Option<Wanted> {
     Some(Wanted { key: *key, producer: leaf.producer, head: (number, entry), after, stop })
 }
 
-/// Takes the turns of sessions that have contents waiting.
-async fn contents_due(member: &Arc<Member>) -> Result<Vec<(LeafKey, Vec<(u64, GroupContent)>)>, NodeError> {
-    let (this, id) = (Arc::clone(member), *member.group.as_bytes());
-    member
-        .context
-        .blocking(move |store| {
-            let mut batches: Vec<(LeafKey, Vec<(u64, GroupContent)>)> = Vec::new();
-            let mut from = 0;
-            loop {
-                let rows = store.group_contents(&id, from, WINDOW)?;
-                let Some((last, _)) = rows.last() else { break };
-                from = last.saturating_add(1);
-                let mut tracker = this.tracker.lock();
-                for (index, row) in rows.into_iter().filter(|(_, row)| row.broken.is_none()) {
-                    let Ok(producer) = PeerId::from_bytes(&row.producer) else { continue };
-                    let key = LeafKey::new(&producer, row.session);
-                    if let Some((_, batch)) = batches.iter_mut().find(|(known, _)| *known == key) {
-                        if batch.len() < CONTENTS {
-                            batch.push((index, row));
-                        }
-                    } else if batches.len() < limits::MAX_GROUP_FETCHES
-                        && let Some(leaf) = tracker.leaves.get_mut(&key)
-                        && leaf.contents.is_due(Instant::now())
-                    {
-                        leaf.contents.busy = true;
-                        batches.push((key, vec![(index, row)]));
-                    }
-                }
-                if batches.len() >= limits::MAX_GROUP_FETCHES {
-                    break;
-                }
-            }
-            Ok(batches)
-        })
-        .await
+/// Takes the turn of a session's contents, if it is still due and there are any.
+async fn take_contents(member: &Member, key: &LeafKey) -> Option<Vec<(u64, GroupContent)>> {
+    {
+        let mut tracker = member.tracker.lock();
+        let leaf = tracker.leaves.get_mut(key).filter(|leaf| leaf.contents.is_due(Instant::now()))?;
+        leaf.contents.busy = true;
+        // What is written from here on says so again.
+        leaf.waiting = false;
+    }
+    let (id, leaf) = (*member.group.as_bytes(), (key.name, key.session));
+    let rows = member.context.blocking(move |store| Ok(store.group_contents(&id, &leaf, CONTENTS)?)).await;
+    let mut tracker = member.tracker.lock();
+    let leaf = tracker.leaves.get_mut(key)?;
+    match rows {
+        Ok(rows) if !rows.is_empty() => return Some(rows),
+        Ok(_) => leaf.contents.done(),
+        Err(error) => {
+            tracing::warn!(group = member.name, %error, "waiting contents could not be read");
+            leaf.contents_failed(Instant::now());
+        }
+    }
+    None
 }
 
 impl Member {
@@ -246,22 +230,39 @@ impl Member {
         let done = Arc::new(AtomicUsize::new(0));
         let ended = tokio::time::timeout(SLICE, self.sync_contents(&key, &rows, &done)).await;
         let whole = done.load(Ordering::Acquire).min(rows.len());
-        let mut finished: Vec<_> = rows.iter().take(whole).cloned().collect();
+        let over = {
+            let mut fetched = self.fetched.lock();
+            for (index, _) in rows.iter().take(whole) {
+                fetched.remove(index);
+            }
+            let over = rows.iter().skip(whole);
+            let over = over.filter(|(index, _)| fetched.get(index).is_some_and(|sum| *sum > self.places.content_bytes));
+            over.map(|(index, row)| (*index, row.content)).next()
+        };
+        let finished: Vec<_> = rows.iter().take(whole).cloned().collect();
+        let mut broken = None;
         if let Ok(Err(error)) = &ended {
             tracing::debug!(group = self.name, %error, whole, of = rows.len(), "contents of a group are not all here");
             // It is the DAG that is wrong, whoever sends it.
             if let (FetchError::Walk(error), Some((index, row))) = (error, rows.get(whole)) {
                 tracing::info!(group = self.name, content = %row.content, %error, "a content cannot be walked");
-                finished.push((*index, GroupContent { broken: Some(error.to_string()), ..row.clone() }));
+                broken = Some((*index, error.to_string()));
             }
         }
-        if finished.is_empty() {
+        if let Some((index, content)) = over.filter(|_| broken.is_none()) {
+            let max = self.places.content_bytes;
+            tracing::info!(group = self.name, %content, max, "a content is larger than what is fetched unasked");
+            self.fetched.lock().remove(&index);
+            broken =
+                Some((index, format!("it has more than the {max} bytes that `[groups] max_content_bytes` allows")));
+        }
+        if finished.is_empty() && broken.is_none() {
             if let Some(leaf) = self.tracker.lock().leaves.get_mut(&key) {
-                leaf.contents.failed(Instant::now());
+                leaf.contents_failed(Instant::now());
             }
             return self.wanted.notify_one();
         }
-        self.backlog.push(Work::Contents(key, finished));
+        self.backlog.push(Work::Contents(key, finished, broken));
     }
 
     /// Fetches contents from one after another; `done` counts those that are whole.
@@ -323,23 +324,39 @@ impl Member {
             done: Arc::clone(done),
             store: Arc::clone(&self.context.store),
             hook: self.context.hook.clone(),
+            places: rows.iter().map(|(index, _)| *index).collect(),
+            fetched: Arc::clone(&self.fetched),
+            max: self.places.content_bytes,
             _protection: self.context.store.protect(),
         };
         Fetch::new(store, FetchConfig::default(), roots.collect(), progress)
     }
 }
 
-/// Counts the contents that are whole.
+/// Counts the contents that are whole, and the bytes of those that are not.
 struct Progress {
     done: Arc<AtomicUsize>,
     store: Arc<Store>,
     hook: Option<Arc<dyn BlockHook>>,
+    /// Where each content stands in the log.
+    places: Vec<u64>,
+    fetched: Arc<Mutex<HashMap<u64, u64>>>,
+    /// Bytes that one content may bring.
+    max: u64,
     /// Keeps a collection of garbage away from what came since the last checkpoint; it hangs below an entry.
     _protection: Protection,
 }
 
 impl Observer for Progress {
-    fn block(&mut self, _: usize, _: &Visit, block: &Block, received: bool) -> Flow {
+    fn block(&mut self, root: usize, _: &Visit, block: &Block, received: bool) -> Flow {
+        if let Some(place) = self.places.get(root).filter(|_| received) {
+            let mut fetched = self.fetched.lock();
+            let sum = fetched.entry(*place).or_default();
+            *sum += block.data().len() as u64 + limits::GROUP_CONTENT_BLOCK_BYTES;
+            if *sum > self.max {
+                return Flow::Fail("a content is larger than what is fetched unasked".to_owned());
+            }
+        }
         self.hook.as_ref().map_or(Flow::Continue, |hook| hook.block(block, received))
     }
 
@@ -355,7 +372,7 @@ impl Observer for Progress {
 }
 
 /// Reads a chain from the store; `None` where something of it is neither held nor known not to be there.
-fn read_chain(store: &Store, wanted: &Wanted) -> Result<Option<Chain>, StoreError> {
+pub(super) fn read_chain(store: &Store, wanted: &Wanted) -> Result<Option<Chain>, StoreError> {
     let mut links: Vec<Link> = Vec::new();
     let (mut next, mut reason) = (Some(wanted.head.1), None);
     while (links.len() as u64) < wanted.span() {

@@ -48,6 +48,8 @@ pub(super) struct Places {
     pub(super) calls: Arc<Semaphore>,
     /// Chains and contents that are fetched.
     pub(super) fetches: Arc<Semaphore>,
+    /// Bytes that one content may bring.
+    pub(super) content_bytes: u64,
 }
 
 /// A group that is taken part in.
@@ -63,6 +65,8 @@ pub(super) struct Member {
     pub(super) known: Mutex<Vec<GroupPeer>>,
     pub(super) machine: Driven<Machine>,
     pub(super) backlog: Backlog,
+    /// Held by the thread that writes.
+    pub(super) writing: Mutex<()>,
     pub(super) tracker: Mutex<Tracker>,
     /// There may be something to fetch.
     pub(super) wanted: Notify,
@@ -79,6 +83,8 @@ pub(super) struct Member {
     pub(super) initialized: watch::Sender<bool>,
     pub(super) events: broadcast::Sender<GroupEvent>,
     pub(super) misbehaved: AtomicU64,
+    /// Bytes that were fetched of contents which are not whole yet, by their place in the log; counted anew after a restart.
+    pub(super) fetched: Arc<Mutex<HashMap<u64, u64>>>,
     /// Who told us last of a producer's publication: at hand to be asked for it.
     pub(super) heard: Mutex<HashMap<PeerId, PeerId>>,
     /// The entry of the publication that is being made.
@@ -91,7 +97,7 @@ pub(super) struct Member {
     listing: tokio::sync::Mutex<()>,
     /// Our last entry; one publication at a time is made.
     publishing: tokio::sync::Mutex<Option<Cid>>,
-    waiting: Semaphore,
+    pub(super) waiting: Semaphore,
     published: Mutex<Option<oneshot::Sender<Result<GroupHead, String>>>>,
 }
 
@@ -111,10 +117,10 @@ impl Member {
     ) -> Result<Arc<Self>, NodeError> {
         let context = Context { stop: context.stop.child_token(), ..context.clone() };
         let id = *group.as_bytes();
-        let (heads, progress, ends) = context
+        let (heads, progress, waiting, ends) = context
             .blocking(move |store| {
                 let ends = Ends { log: store.group_log_end(&id)?, gaps: store.group_gaps_end(&id)? };
-                Ok((store.group_heads(&id)?, store.group_progress(&id)?, ends))
+                Ok((store.group_heads(&id)?, store.group_progress(&id)?, store.group_waiting(&id)?, ends))
             })
             .await?;
         let mut restored = Vec::with_capacity(heads.len());
@@ -126,6 +132,7 @@ impl Member {
         }
         let own = context.key.public().to_peer_id();
         let progress: BTreeMap<_, _> = progress.into_iter().collect();
+        let waiting: BTreeSet<_> = waiting.into_iter().collect();
         let ours = restored.iter().filter(|head| head.producer() == own);
         let last = ours.max_by_key(|head| head.session()).and_then(|head| head.content().copied());
 
@@ -148,6 +155,7 @@ impl Member {
                 let progress = progress.get(&(key.name, key.session)).copied().unwrap_or_default();
                 let mut leaf = Leaf::new(head.producer(), progress);
                 leaf.aim(head, true);
+                leaf.waiting = waiting.contains(&(key.name, key.session));
                 tracker.leaves.insert(key, leaf);
             }
         });
@@ -162,6 +170,7 @@ impl Member {
             known: Mutex::new(record.peers),
             machine,
             backlog: Backlog::new(),
+            writing: Mutex::default(),
             tracker: Mutex::new(tracker),
             wanted: Notify::new(),
             seek: Notify::new(),
@@ -172,6 +181,7 @@ impl Member {
             initialized: watch::Sender::new(false),
             events: broadcast::Sender::new(limits::EVENT_QUEUE),
             misbehaved: AtomicU64::new(0),
+            fetched: Arc::default(),
             heard: Mutex::default(),
             own_block: Mutex::default(),
             voice,

@@ -5,6 +5,10 @@
 //! - [`fetch`]: the entries that heads name, and the DAGs that those carry.
 //! - [`find`]: other members.
 //! - [`show`]: the log, the members, the state.
+//!
+//! Where another process publishes under our key and session at the very moment of a write of ours, what we wrote moves to a
+//! later session, and our own log holds it twice, once a session. To write the row only after the head is said would cost each
+//! publication a second write.
 
 mod backlog;
 mod fetch;
@@ -32,7 +36,7 @@ use super::{Context, files, unix_ms};
 use crate::{
     api::{GroupEventStream, ProgressSink},
     error::{ErrorKind, NodeError},
-    store::{GroupPeer, GroupRecord},
+    store::{GroupPeer, GroupRecord, Store},
     swarm::MeshEvent,
     ticket::GroupTarget,
     types::{
@@ -53,12 +57,15 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// Takes up what the store says is taken part in, and answers what members ask.
-    pub(crate) async fn start(context: &Context) -> Result<Self, NodeError> {
+    ///
+    /// At most `content_bytes` are fetched unasked for one content.
+    pub(crate) async fn start(context: &Context, content_bytes: u64) -> Result<Self, NodeError> {
         let this = Self {
             context: context.clone(),
             places: Places {
                 calls: Arc::new(Semaphore::new(limits::MAX_GROUP_CALLS)),
                 fetches: Arc::new(Semaphore::new(limits::MAX_GROUP_FETCHES)),
+                content_bytes,
             },
             members: Arc::default(),
             changing: Arc::default(),
@@ -136,7 +143,11 @@ impl Groups {
         if let Some(key) = find::key(&member.group) {
             self.context.swarm.stop_providing(key).await?;
         }
-        self.context.blocking(move |store| Ok(store.remove_group(&id)?)).await?;
+        let remove = move |store: &Store| {
+            let _nobody_writes = member.writing.lock();
+            Ok(store.remove_group(&id)?)
+        };
+        self.context.blocking(remove).await?;
         Ok(info)
     }
 

@@ -17,7 +17,7 @@ use super::member::Member;
 use crate::{
     api::GroupEventStream,
     error::NodeError,
-    store::{GroupGap, GroupKey, GroupLogRow, Store},
+    store::{GroupContentState, GroupGap, GroupKey, GroupLeaf, GroupLogRow, Store},
     ticket::GroupTicket,
     types::{GroupEntry, GroupEvent, GroupHeadInfo, GroupInfo, GroupMember, GroupMembers, GroupState},
 };
@@ -128,11 +128,15 @@ impl Member {
             Ok(match from {
                 Some(from) => {
                     let before = store.group_gaps(&id, 0, usize::MAX)?;
-                    (from, before.iter().take_while(|(_, gap)| gap.at < from).count() as u64, Vec::new())
+                    let first = before.iter().find(|(_, gap)| gap.at >= from).map(|(number, _)| *number);
+                    (from, first.map_or_else(|| store.group_gaps_end(&id), Ok)?, Vec::new())
                 }
                 None => {
-                    let waiting = store.group_contents(&id, 0, WAITING)?;
-                    let waiting = waiting.into_iter().map(|(index, row)| (index, row.content)).collect();
+                    let mut waiting = Vec::new();
+                    for leaf in store.group_waiting(&id)? {
+                        let rows = store.group_contents(&id, &leaf, WAITING.saturating_sub(waiting.len()))?;
+                        waiting.extend(rows.into_iter().map(|(index, row)| (index, leaf, row.content)));
+                    }
                     (store.group_log_end(&id)?, store.group_gaps_end(&id)?, waiting)
                 }
             })
@@ -164,8 +168,8 @@ struct Watcher {
     /// The next row of the log, and the next gap.
     next: u64,
     gap: u64,
-    /// Contents that were told of and are not whole.
-    waiting: Vec<(u64, cid::Cid)>,
+    /// Contents that were told of and may still become whole.
+    waiting: Vec<(u64, GroupLeaf, cid::Cid)>,
     ready: VecDeque<GroupEvent>,
     changes: watch::Receiver<u64>,
     /// Until it is told.
@@ -218,18 +222,23 @@ impl Watcher {
         let read = move |store: &Store| {
             let entries = read_log(store, &id, next, limits::GROUP_LOG_ROWS)?;
             let gaps = store.group_gaps(&id, gap, limits::GROUP_LOG_ROWS)?;
-            let (mut still, mut whole) = (Vec::new(), Vec::new());
-            let known = entries.iter().filter_map(|entry| Some((entry.index, entry.head?)));
-            for (index, content) in waiting.into_iter().chain(known) {
-                match store.group_content(&id, index)? {
-                    Some(_) if still.len() < WAITING => still.push((index, content)),
-                    Some(_) => {}
-                    None => whole.push(GroupEvent::Fetched { index, head: content }),
+            let (mut still, mut ended) = (Vec::new(), Vec::new());
+            let known = entries.iter().filter_map(|entry| {
+                let LeafKey { name, session } = LeafKey::new(&entry.producer, entry.session);
+                Some((entry.index, (name, session), entry.head?))
+            });
+            for (index, leaf, content) in waiting.into_iter().chain(known) {
+                let head = content;
+                match store.group_content(&id, &leaf, index)? {
+                    GroupContentState::Whole => ended.push(GroupEvent::Fetched { index, head }),
+                    GroupContentState::Broken(reason) => ended.push(GroupEvent::NotFetched { index, head, reason }),
+                    GroupContentState::Waits if still.len() < WAITING => still.push((index, leaf, content)),
+                    GroupContentState::Waits | GroupContentState::Gone => {}
                 }
             }
-            Ok((entries, gaps, still, whole))
+            Ok((entries, gaps, still, ended))
         };
-        let (entries, gaps, still, whole) = self.member.context.blocking(read).await?;
+        let (entries, gaps, still, ended) = self.member.context.blocking(read).await?;
         self.waiting = still;
         let full = entries.len() >= limits::GROUP_LOG_ROWS;
         // A gap stands where the log was when it was found.
@@ -246,7 +255,7 @@ impl Watcher {
             self.gap = number + 1;
             self.ready.extend(shown_gap(gap));
         }
-        self.ready.extend(whole);
+        self.ready.extend(ended);
         Ok(())
     }
 }

@@ -13,6 +13,8 @@ use dagmesh_dagsync::Flow;
 use futures::StreamExt;
 use libp2p::identity::Keypair;
 
+mod bounds;
+
 use super::*;
 use crate::{
     Api, Node,
@@ -160,7 +162,7 @@ async fn what_members_publish_reaches_the_others_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bursts_at_the_same_time_converge_and_each_is_told_once() {
-    const EACH: usize = 100;
+    const EACH: usize = 50;
     let homes = [home(), home(), home()];
     let (a, b, c) = (start(homes[0].path()).await, start(homes[1].path()).await, start(homes[2].path()).await);
     join(&a, None).await;
@@ -335,12 +337,16 @@ struct Liar {
 
 impl Liar {
     async fn start(victim: &Node) -> Self {
+        Self::start_in(victim, GroupId::open(GROUP).expect("a name")).await
+    }
+
+    async fn start_in(victim: &Node, group: GroupId) -> Self {
         let key = Keypair::generate_ed25519();
         let config = crate::swarm::SwarmConfig::for_profile(Profile::Test);
         let running = crate::swarm::start(config, key.clone(), Box::new(crate::swarm::AcceptAll)).await;
         let swarm = running.expect("starts").handle;
         swarm.connect(victim.addrs().await.expect("addresses").swap_remove(0)).await.expect("connects");
-        let liar = Self { key, swarm, group: GroupId::open(GROUP).expect("a name") };
+        let liar = Self { key, swarm, group };
         let topic = member::topic(&liar.group);
         until("subscriber", async || {
             let peers = liar.swarm.peers().await.expect("peers");
@@ -352,7 +358,12 @@ impl Liar {
 
     /// Says that its session 1 is at this number, with this payload.
     async fn claim(&self, sequence: u64, payload: Payload) {
-        let head = GroupHead::sign(&self.key, &self.group, 1, sequence, payload, 1).expect("signs");
+        self.claim_in(1, sequence, payload).await;
+    }
+
+    /// The same of this session.
+    async fn claim_in(&self, session: u64, sequence: u64, payload: Payload) {
+        let head = GroupHead::sign(&self.key, &self.group, session, sequence, payload, 1).expect("signs");
         let changed = HeadList::new(vec![HeadBytes::new(head.encode()).expect("fits")]).expect("fits");
         let state = Summary { members: 0, root: [7; 32], leaves: 1, sum: sequence };
         let update = Update { previous: [8; 32], state, changed, vector: HeadList::default() };

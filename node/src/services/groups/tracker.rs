@@ -7,7 +7,7 @@ use std::{
 
 use cid::Cid;
 use dagmesh_chronosync::{GroupHead, LeafKey};
-use dagmesh_core::limits::{RETRY_MAX_MS, RETRY_MIN_MS};
+use dagmesh_core::limits::{NEWS_RETRY_MS, RETRY_MAX_MS, RETRY_MIN_MS};
 use libp2p::PeerId;
 
 use crate::store::GroupProgress;
@@ -25,6 +25,8 @@ pub(super) struct Leaf {
     pub(super) target: Option<(u64, Option<Cid>)>,
     /// Up to which number of those not told yet they were learnt by catching up, or not.
     ranges: VecDeque<(u64, bool)>,
+    /// Whether it may have contents that are to become whole.
+    pub(super) waiting: bool,
     /// When its entries are fetched, and its contents.
     pub(super) entries: Turn,
     pub(super) contents: Turn,
@@ -57,6 +59,11 @@ impl Turn {
         self.not_before = Some(now + Duration::from_millis(wait + spread));
     }
 
+    /// There is news of it: the wait is cut short.
+    fn news(&mut self, now: Instant) {
+        self.not_before = self.not_before.map(|at| at.min(now + Duration::from_millis(NEWS_RETRY_MS)));
+    }
+
     /// Somebody new may help.
     fn hope(&mut self) {
         self.failures = 0;
@@ -67,7 +74,7 @@ impl Turn {
 impl Leaf {
     pub(super) fn new(producer: PeerId, progress: GroupProgress) -> Self {
         let (entries, contents) = (Turn::default(), Turn::default());
-        Self { producer, progress, target: None, ranges: VecDeque::new(), entries, contents }
+        Self { producer, progress, target: None, ranges: VecDeque::new(), waiting: false, entries, contents }
     }
 
     /// A newer head is known.
@@ -76,15 +83,24 @@ impl Leaf {
         if number <= self.progress.told {
             return;
         }
+        // What a head that comes as it is published leaps over did not come so.
+        let known = self.ranges.back().map_or(self.progress.told, |(upto, _)| *upto);
+        if !recovery && number > known + 1 {
+            self.extend(number - 1, true);
+        }
+        self.extend(number, recovery);
+        if self.target.is_none_or(|(known, _)| known <= number) {
+            self.target = Some((number, head.content().copied()));
+        }
+    }
+
+    fn extend(&mut self, number: u64, recovery: bool) {
         let full = self.ranges.len() >= MAX_RANGES;
         match self.ranges.back_mut() {
             Some((upto, same)) if *same == recovery || full => {
                 *upto = number.max(*upto);
             }
             _ => self.ranges.push_back((number, recovery)),
-        }
-        if self.target.is_none_or(|(known, _)| known <= number) {
-            self.target = Some((number, head.content().copied()));
         }
     }
 
@@ -101,6 +117,18 @@ impl Leaf {
     /// Whether the next number was learnt by catching up.
     pub(super) fn is_recovery(&self) -> bool {
         self.ranges.front().is_none_or(|(_, recovery)| *recovery)
+    }
+
+    /// Some of its contents are whole; there may be more.
+    pub(super) fn contents_done(&mut self) {
+        self.contents.done();
+        self.waiting = true;
+    }
+
+    /// None of its contents became whole.
+    pub(super) fn contents_failed(&mut self, now: Instant) {
+        self.contents.failed(now);
+        self.waiting = true;
     }
 
     /// Publications that are known of and not told.
@@ -120,7 +148,7 @@ impl Tracker {
     pub(super) fn forget_told(&mut self, left: usize) {
         let mut over = self.leaves.len().saturating_sub(left);
         self.leaves.retain(|_, leaf| {
-            let told = leaf.target.is_none() && !leaf.entries.busy && !leaf.contents.busy;
+            let told = leaf.target.is_none() && !leaf.waiting && !leaf.entries.busy && !leaf.contents.busy;
             let forget = told && over > 0;
             over -= usize::from(forget);
             !forget
@@ -131,7 +159,11 @@ impl Tracker {
     pub(super) fn wrote(&mut self, key: LeafKey, leaf: Leaf) {
         match self.leaves.get_mut(&key) {
             Some(known) => {
+                if known.target != leaf.target {
+                    known.entries.news(Instant::now());
+                }
                 (known.progress, known.target, known.ranges) = (leaf.progress, leaf.target, leaf.ranges);
+                known.waiting |= leaf.waiting;
             }
             None => {
                 self.leaves.insert(key, leaf);
@@ -154,10 +186,44 @@ impl Tracker {
         due.map(|(key, _)| *key).collect()
     }
 
+    /// The sessions whose contents are to be fetched now.
+    pub(super) fn contents_due(&self, now: Instant) -> Vec<LeafKey> {
+        let due = self.leaves.iter().filter(|(_, leaf)| leaf.waiting && leaf.contents.is_due(now));
+        due.map(|(key, _)| *key).collect()
+    }
+
     /// When the next wait is over, after `now`. Whoever's turn has come already is taken when a place is free.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
         let turns = self.leaves.values().flat_map(|leaf| [leaf.entries, leaf.contents]);
         let waits = turns.filter(|turn| !turn.busy).filter_map(|turn| turn.not_before);
         waits.filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dagmesh_chronosync::{GroupId, Payload};
+    use libp2p::identity::Keypair;
+
+    use super::*;
+
+    #[test]
+    fn numbers_that_a_live_head_leaps_over_are_caught_up_on_and_it_is_not() {
+        let (key, group) = (Keypair::generate_ed25519(), GroupId::open("chess").expect("a name"));
+        let head = |number| {
+            let payload = Payload::inline(b"x").expect("fits");
+            GroupHead::sign(&key, &group, 1, number, payload, 1).expect("a head")
+        };
+        let mut leaf = Leaf::new(key.public().to_peer_id(), GroupProgress::default());
+        leaf.aim(&head(1), false);
+        leaf.aim(&head(5), false);
+        leaf.aim(&head(6), false);
+        leaf.aim(&head(8), true);
+        let recovered = (1..=8).filter(|number| {
+            let recovery = leaf.is_recovery();
+            leaf.tell(*number, None);
+            recovery
+        });
+        assert_eq!(recovered.collect::<Vec<_>>(), [2, 3, 4, 7, 8]);
     }
 }

@@ -1,14 +1,14 @@
 //! Writes what the machine wants kept, and the log with it: one transaction after another, each for all that waits.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
 use cid::Cid;
-use dagmesh_chronosync::{Body, Entry, Event, GroupHead, Input, LeafKey, MemberList};
-use dagmesh_core::limits::MAX_GROUP_LEAVES;
+use dagmesh_chronosync::{Body, Entry, Event, GroupHead, Input, LeafKey, MemberList, Refused};
+use dagmesh_core::limits::{MAX_GROUP_LEAVES, MAX_GROUP_SESSIONS};
 use dagmesh_dag::Block;
 use libp2p::PeerId;
 use serde_bytes::ByteBuf;
@@ -48,9 +48,21 @@ struct Draft<'a> {
     blocks: Vec<Block>,
     rows: Vec<(u64, GroupLogRow)>,
     gaps: Vec<(u64, GroupGap)>,
-    /// Contents that are to become whole, or never will; `None` where they are.
-    contents: Vec<(u64, Option<GroupContent>)>,
+    /// Contents that are to become whole.
+    contents: Vec<(u64, LeafKey, GroupContent)>,
+    /// Contents that are whole, or, with a reason, never will be.
+    ended: Vec<(u64, LeafKey, Option<String>)>,
+    /// Leaves that have left the state, and whether for good.
+    gone: BTreeMap<LeafKey, bool>,
     now_ms: u64,
+}
+
+/// What stands on the disk now.
+struct Written {
+    ends: Ends,
+    leaves: BTreeMap<LeafKey, Leaf>,
+    /// Sessions that have given way to later ones of their producer.
+    displaced: Vec<LeafKey>,
 }
 
 /// Writes for as long as the group is taken part in.
@@ -58,11 +70,19 @@ pub(super) async fn run(member: Arc<Member>, mut ends: Ends) {
     loop {
         for works in split(member.backlog.take().await) {
             let this = Arc::clone(&member);
-            let written = member.context.blocking(move |store| Ok((write(&this, store, ends, &works), works)));
+            let written = member.context.blocking(move |store| {
+                let _until_it_is_written = this.writing.lock();
+                // Left meanwhile: nothing may be written after what was has been removed.
+                let written = match this.context.stop.is_cancelled() {
+                    true => Err(NodeError::stopping()),
+                    false => write(&this, store, ends, &works),
+                };
+                Ok((written, works))
+            });
             match written.await {
-                Ok((Ok((next, changed)), works)) => {
-                    ends = next;
-                    member.wrote(changed, works, ends);
+                Ok((Ok(written), works)) => {
+                    ends = written.ends;
+                    member.wrote(written, works);
                 }
                 // The store says itself whether it takes more.
                 Ok((Err(error), works)) => {
@@ -94,12 +114,7 @@ fn split(works: Vec<Work>) -> Vec<Vec<Work>> {
     parts
 }
 
-fn write(
-    member: &Member,
-    store: &Store,
-    ends: Ends,
-    works: &[Work],
-) -> Result<(Ends, BTreeMap<LeafKey, Leaf>), NodeError> {
+fn write(member: &Member, store: &Store, ends: Ends, works: &[Work]) -> Result<Written, NodeError> {
     let mut draft = Draft {
         member,
         store,
@@ -112,6 +127,8 @@ fn write(
         rows: Vec::new(),
         gaps: Vec::new(),
         contents: Vec::new(),
+        ended: Vec::new(),
+        gone: BTreeMap::new(),
         now_ms: unix_ms(),
     };
     for work in works {
@@ -131,11 +148,13 @@ fn write(
                     draft.commit_parts(store)?;
                 }
             }
-            Work::Contents(key, contents) => draft.contents(key, contents)?,
+            Work::Contents(key, whole, broken) => draft.ended(key, whole, broken.as_ref())?,
         }
     }
+    draft.give_way()?;
     draft.commit(store)?;
-    Ok((draft.ends, draft.leaves))
+    let displaced = draft.gone.into_iter().filter(|(_, for_good)| *for_good).map(|(key, _)| key).collect();
+    Ok(Written { ends: draft.ends, leaves: draft.leaves, displaced })
 }
 
 impl Draft<'_> {
@@ -209,8 +228,8 @@ impl Draft<'_> {
         leaf.tell(number, Some(entry));
         let producer = ByteBuf::from(leaf.producer.to_bytes());
         if let Some(content) = content {
-            let row = GroupContent { producer: producer.clone(), session: key.session, content, broken: None };
-            self.contents.push((index, Some(row)));
+            leaf.waiting = true;
+            self.contents.push((index, *key, GroupContent { producer: producer.clone(), content }));
         }
         let (session, received_ms) = (key.session, self.now_ms);
         let row = GroupLogRow { producer, session, sequence: number, entry, recovery, received_ms };
@@ -250,14 +269,51 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn contents(&mut self, key: &LeafKey, contents: &[(u64, GroupContent)]) -> Result<(), NodeError> {
-        for (index, row) in contents {
-            let whole = row.broken.is_none();
-            self.contents.push((*index, (!whole).then(|| row.clone())));
-            if let (true, Ok(producer)) = (whole, PeerId::from_bytes(&row.producer)) {
+    fn ended(
+        &mut self,
+        key: &LeafKey,
+        whole: &[(u64, GroupContent)],
+        broken: Option<&(u64, String)>,
+    ) -> Result<(), NodeError> {
+        for (index, row) in whole {
+            self.ended.push((*index, *key, None));
+            if let Ok(producer) = PeerId::from_bytes(&row.producer) {
                 self.leaf(key, producer)?.progress.base = Some(row.content);
             }
         }
+        self.ended.extend(broken.map(|(index, reason)| (*index, *key, Some(reason.clone()))));
+        Ok(())
+    }
+
+    /// Finds whose heads are of no use any more: of those who are not on a new list, and, where a producer begins a session,
+    /// those of its sessions that [`MAX_GROUP_SESSIONS`] later ones have displaced. Those are never taken again.
+    fn give_way(&mut self) -> Result<(), NodeError> {
+        let group = self.member.group.as_bytes();
+        let key = |(name, session)| LeafKey { name, session };
+        if let Some(list) = &self.list {
+            let listed: BTreeSet<_> = list.members().iter().map(|member| LeafKey::new(member, 0).name).collect();
+            let stored = self.store.group_leaves(group, None)?.into_iter().map(key);
+            let gone = stored.chain(self.heads.keys().copied()).filter(|key| !listed.contains(&key.name));
+            self.gone.extend(gone.map(|key| (key, false)));
+        }
+        let begun: BTreeSet<_> = {
+            let tracker = self.member.tracker.lock();
+            self.heads.keys().filter(|key| !tracker.leaves.contains_key(key)).map(|key| key.name).collect()
+        };
+        for name in begun {
+            let stored = self.store.group_leaves(group, Some(&name))?.into_iter().map(key);
+            let known: BTreeSet<_> = stored.chain(self.heads.keys().copied().filter(|key| key.name == name)).collect();
+            if known.len() > MAX_GROUP_SESSIONS {
+                self.member.machine.look(|machine| {
+                    // The clock does not matter to one that is older than all others.
+                    let old = |key: &LeafKey| machine.state().refuses(u64::MAX, key) == Some(Refused::OldSession);
+                    self.gone.extend(known.into_iter().filter(old).map(|key| (key, true)));
+                });
+            }
+        }
+        let gone = &self.gone;
+        self.heads.retain(|key, _| !gone.contains_key(key));
+        self.leaves.retain(|key, _| gone.get(key) != Some(&true));
         Ok(())
     }
 
@@ -279,7 +335,7 @@ impl Draft<'_> {
             upto.progress.told = last.sequence;
             upto.progress.entry = Some(last.entry);
             self.rows = part.to_vec();
-            self.contents = contents.iter().filter(|(index, _)| (from..=to).contains(&index)).cloned().collect();
+            self.contents = contents.iter().filter(|(index, ..)| (from..=to).contains(&index)).cloned().collect();
             self.leaves = BTreeMap::from([(key, upto)]);
             self.commit(store)?;
             (self.rows, self.contents, self.gaps) = Default::default();
@@ -302,6 +358,12 @@ impl Draft<'_> {
             for (key, head) in &self.heads {
                 batch.set_group_head(group, &(key.name, key.session), head.encode(), head.content().copied())?;
             }
+            for (key, for_good) in &self.gone {
+                batch.remove_group_head(group, &(key.name, key.session))?;
+                if *for_good {
+                    batch.remove_group_progress(group, &(key.name, key.session))?;
+                }
+            }
             for (key, leaf) in &self.leaves {
                 batch.set_group_progress(group, &(key.name, key.session), &leaf.progress)?;
             }
@@ -311,11 +373,11 @@ impl Draft<'_> {
             for (number, gap) in &self.gaps {
                 batch.put_group_gap(group, *number, gap)?;
             }
-            for (index, content) in &self.contents {
-                match content {
-                    Some(content) => batch.put_group_content(group, *index, content)?,
-                    None => batch.remove_group_content(group, *index)?,
-                }
+            for (index, key, content) in &self.contents {
+                batch.put_group_content(group, &(key.name, key.session), *index, content)?;
+            }
+            for (index, key, broken) in &self.ended {
+                batch.end_group_content(group, &(key.name, key.session), *index, broken.as_deref())?;
             }
             Ok::<_, crate::store::Error>(())
         })?;
@@ -338,10 +400,13 @@ fn link(head: &GroupHead, entry: &Entry) -> Link {
 
 impl Member {
     /// All of this is durable: the machine, the user and whoever fetches are told.
-    fn wrote(&self, changed: BTreeMap<LeafKey, Leaf>, works: Vec<Work>, ends: Ends) {
+    fn wrote(&self, written: Written, works: Vec<Work>) {
+        let Written { ends, leaves, displaced } = written;
         {
             let mut tracker = self.tracker.lock();
-            changed.into_iter().for_each(|(key, leaf)| tracker.wrote(key, leaf));
+            leaves.into_iter().for_each(|(key, leaf)| tracker.wrote(key, leaf));
+            // What of them is not told yet will not be: whoever begins sessions without end is not waited for in each.
+            displaced.iter().for_each(|key| drop(tracker.leaves.remove(key)));
             if tracker.leaves.len() > 2 * MAX_GROUP_LEAVES {
                 tracker.forget_told(MAX_GROUP_LEAVES);
             }
@@ -350,8 +415,8 @@ impl Member {
                     Work::Chain(chain) => {
                         tracker.leaves.get_mut(&chain.key).into_iter().for_each(|leaf| leaf.entries.done())
                     }
-                    Work::Contents(key, _) => {
-                        tracker.leaves.get_mut(key).into_iter().for_each(|leaf| leaf.contents.done())
+                    Work::Contents(key, ..) => {
+                        tracker.leaves.get_mut(key).into_iter().for_each(Leaf::contents_done);
                     }
                     _ => {}
                 }
@@ -381,6 +446,7 @@ impl Member {
             Event::MembersChanged { version } => self.tell(GroupEvent::MembersChanged { version }),
             Event::MembersEquivocation { version } => {
                 tracing::warn!(group = self.name, version, "the owner of a group has signed two lists of one version");
+                self.tell(GroupEvent::MembersEquivocation { version });
             }
             Event::MemberSeen(producer) => self.tell(GroupEvent::MemberSeen { producer }),
             Event::Equivocation { kept, other } => self.tell(GroupEvent::Equivocation {
@@ -415,8 +481,8 @@ impl Member {
                 Work::Chain(chain) => {
                     self.tracker.lock().leaves.get_mut(&chain.key).into_iter().for_each(|leaf| leaf.entries.failed(now))
                 }
-                Work::Contents(key, _) => {
-                    self.tracker.lock().leaves.get_mut(&key).into_iter().for_each(|leaf| leaf.contents.failed(now))
+                Work::Contents(key, ..) => {
+                    self.tracker.lock().leaves.get_mut(&key).into_iter().for_each(|leaf| leaf.contents_failed(now))
                 }
                 Work::Store(_) | Work::Members(_) => {}
             }

@@ -245,3 +245,20 @@ fn a_pin_of_what_is_held_keeps_it_and_calls_nothing_missing() {
     store.pin(root.cid(), &recursive()).expect("pins");
     assert_eq!(store.verify(|_| ()).expect("verifies").missing, 1);
 }
+
+#[test]
+fn what_one_pin_keeps_alone_another_keeps_with_all_below_it() {
+    let store = TempStore::new();
+    let mut all = Vec::new();
+    // In whichever order the two are walked.
+    for n in 0..16 {
+        let below = tree(&store, &format!("tree {n}"));
+        let above = node(&[*below[0].cid()]);
+        store.put(&above).expect("puts");
+        store.pin(below[0].cid(), &Pin { kind: PinKind::Direct, ..Pin::default() }).expect("pins");
+        store.pin(above.cid(), &recursive()).expect("pins");
+        all.extend(below);
+    }
+    store.gc(&[], false).expect("collects");
+    assert_eq!(held(&store, &all), all.len());
+}

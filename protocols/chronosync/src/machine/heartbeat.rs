@@ -4,7 +4,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 /// When our digest is told: once an interval, at a random moment of its second half, unless an equal one was heard
-/// before. Intervals double while all agree; a difference brings back the shortest.
+/// before. Intervals double while all agree; a difference brings back the shortest, and what was learnt over a cut is told
+/// at once.
 ///
 /// Source: RFC 6206 (Trickle), with a redundancy constant of 1.
 #[derive(Debug)]
@@ -54,6 +55,12 @@ impl Heartbeat {
     pub(super) fn restart(&mut self, now: Instant, rng: &mut ChaCha8Rng) {
         self.interval = self.min;
         self.begin(now, rng);
+    }
+
+    /// Begins the shortest interval, and tells the digest at its beginning.
+    pub(super) fn at_once(&mut self, now: Instant, rng: &mut ChaCha8Rng) {
+        self.restart(now, rng);
+        self.at = Some(now);
     }
 
     /// Whether the digest is to be told now.

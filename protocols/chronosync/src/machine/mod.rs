@@ -8,7 +8,8 @@
 //! - An unknown digest waits a moment, each with its own timer: most are of updates that are still under way. Then the
 //!   one who is ahead is asked, by [`Summary::is_ahead_of`]; whoever is behind asks, the other does nothing. Claimers
 //!   are asked first, then two neighbours, then the whole group at once.
-//! - What the pages show the other to lack goes back with the next request.
+//! - What the pages show the other to lack goes back with the next request. Where each lacked something, both tell their
+//!   digest at once: it was a cut, and those behind them lack it too.
 //! - On a new connection or subscription, digests are exchanged at once, and nothing waits.
 //! - Who claimed to be ahead and brought nothing, or did not answer, is left alone for a growing while.
 //! - In a closed group the list of members comes before all else: who has the older one asks, whatever its state, and is

@@ -6,8 +6,8 @@ use std::{
 };
 
 use dagmesh_core::limits::{
-    MAX_GROUP_LEAVES, MAX_GROUP_PAGE_BYTES, MAX_GROUP_PAGE_HEADS, MAX_GROUP_PEERS, MAX_GROUP_RECOVERIES,
-    MAX_GROUP_RECOVERY_PAGES,
+    MAX_GROUP_GOSSIP_HEAD_BYTES, MAX_GROUP_HEAD_BYTES, MAX_GROUP_LEAVES, MAX_GROUP_PAGE_BYTES, MAX_GROUP_PAGE_HEADS,
+    MAX_GROUP_PEERS, MAX_GROUP_RECOVERIES, MAX_GROUP_RECOVERY_PAGES,
 };
 use libp2p_identity::PeerId;
 use rand::RngExt;
@@ -45,6 +45,8 @@ pub(super) struct Recovery {
     pages: u32,
     heads: usize,
     gained: bool,
+    /// The peer lacked heads that we had.
+    gave: bool,
     /// Our list of members went with it.
     gave_members: bool,
     started: Instant,
@@ -54,8 +56,8 @@ pub(super) struct Recovery {
 /// A call to the whole group.
 #[derive(Debug)]
 pub(super) struct Wide {
-    from: Cursor,
-    pages: u32,
+    pub(super) from: Cursor,
+    pub(super) pages: u32,
     pub(super) deadline: Instant,
 }
 
@@ -103,7 +105,7 @@ impl Group {
                 self.claims.remove(&root);
                 continue;
             }
-            let recent = self.recoveries().any(|running| now < running.started + self.config.moment);
+            let recent = self.recoveries().any(|running| now < running.started + self.config.moment / 2);
             if recent || self.recoveries().count() >= MAX_GROUP_RECOVERIES {
                 // What runs may bring this one too.
                 let later = now + self.moment();
@@ -158,6 +160,7 @@ impl Group {
             pages: 0,
             heads: 0,
             gained: false,
+            gave: false,
             gave_members: false,
             started: now,
             deadline,
@@ -248,6 +251,7 @@ impl Group {
         let gives = page.state.members < ours || (page.state.members == ours && checked.foreign);
         let members = self.list_bytes().filter(|_| gives && !recovery.gave_members);
         recovery.gave_members |= members.is_some();
+        recovery.gave |= !lacking.is_empty();
         let end = LeafKey { name: [u8::MAX; 32], session: u64::MAX };
         let tells = !lacking.is_empty() || members.is_some();
         if recovery.pages < MAX_GROUP_RECOVERY_PAGES && (page.next.is_some() || tells) {
@@ -276,7 +280,10 @@ impl Group {
         } else {
             self.peers.failed(now, recovery.peer);
         }
-        if (page.state.members, page.state.root) == (ours.members, ours.root) {
+        if recovery.gained && recovery.gave {
+            // Both went their own ways, as over a cut, and so did those behind us.
+            self.heartbeat.at_once(now, &mut self.rng);
+        } else if (page.state.members, page.state.root) == (ours.members, ours.root) {
             self.heartbeat.agree();
         }
         self.initialized();
@@ -313,6 +320,20 @@ impl Group {
         self.tell(&call);
     }
 
+    /// Whether this page tells the caller all that ours would: a pending answer gives way to no less, or a page of next to
+    /// nothing would silence everybody. One who lacks our list of members is given that besides.
+    fn answers_for_us(&self, to: &Cursor, page: &Page, told: &BTreeMap<LeafKey, u64>) -> bool {
+        let Some((_, members)) = self.answers.get(to) else { return false };
+        let bytes: usize = page.heads.iter().map(|head| head.len()).sum();
+        let full =
+            bytes + MAX_GROUP_HEAD_BYTES > MAX_GROUP_GOSSIP_HEAD_BYTES || page.heads.len() >= MAX_GROUP_PAGE_HEADS;
+        if *members < self.state.summary().members || (page.next.is_some() && !full) {
+            return false;
+        }
+        let mut ours = self.told(to).1.filter(|head| page.next.is_none_or(|next| head.key() <= next));
+        ours.all(|head| told.get(&head.key()).is_some_and(|number| *number >= head.sequence()))
+    }
+
     /// An answer to such a call, ours or another's.
     pub(super) fn take_wide_page(
         &mut self,
@@ -322,10 +343,13 @@ impl Group {
         claimers: &[PeerId],
     ) -> Result<Acceptance, HeadError> {
         let checked = self.check(now, &page.heads, true)?;
-        self.answers.remove(&to);
-        self.learn(now, checked.heads, true);
-        match self.wide.take_if(|wide| wide.from == to) {
-            Some(wide) if page.next > to.after && wide.pages < MAX_GROUP_RECOVERY_PAGES => {
+        let gained = self.learn(now, checked.heads, true) > 0;
+        if self.answers_for_us(&to, &page, &checked.numbers) {
+            self.answers.remove(&to);
+        }
+        let goes_on = page.next > to.after;
+        match self.wide.take_if(|wide| wide.from == to && (gained || goes_on)) {
+            Some(wide) if goes_on && wide.pages < MAX_GROUP_RECOVERY_PAGES => {
                 self.call_on(now, Cursor { after: page.next, ..to }, wide.pages + 1);
             }
             Some(_) => self.initialized(),

@@ -60,7 +60,10 @@ impl Group {
             self.hear_members(now, list)?;
         }
         let checked = self.check(now, heads, false)?;
-        self.learn(now, checked.heads, true);
+        if self.learn(now, checked.heads, true) > 0 {
+            // Those behind us lack it too.
+            self.heartbeat.at_once(now, &mut self.rng);
+        }
         let ours = self.state.summary().members;
         let list = self.list_bytes();
         let other = checked.foreign && state.members == ours && members.is_none();
@@ -72,15 +75,7 @@ impl Group {
     /// the fixed order, up to `max_bytes` of heads.
     pub(super) fn page(&self, from: &Cursor, max_bytes: usize) -> Page {
         let state = self.state.summary();
-        let changed = if from.base == state.root { Some(Default::default()) } else { self.log.since(&from.base) };
-        let difference = changed.is_some();
-        let mut told: Box<dyn Iterator<Item = &GroupHead>> = match changed {
-            Some(keys) => {
-                let behind = keys.into_iter().filter(|key| from.after.is_none_or(|after| *key > after));
-                Box::new(behind.filter_map(|key| self.state.get(&key)))
-            }
-            None => Box::new(self.state.heads_after(from.after)),
-        };
+        let (difference, mut told) = self.told(from);
         let (mut heads, mut bytes, mut next) = (Vec::new(), 0, None);
         for head in &mut told {
             bytes += head.encode().len();
@@ -91,6 +86,20 @@ impl Group {
             heads.push(head);
         }
         Page { state, difference, heads: produce::list(heads).unwrap_or_default(), next, members: None }
+    }
+
+    /// The heads that are to be told from there on, and whether they are what has changed since the base.
+    pub(super) fn told(&self, from: &Cursor) -> (bool, Box<dyn Iterator<Item = &GroupHead> + '_>) {
+        let is_ours = from.base == self.state.summary().root;
+        let changed = if is_ours { Some(Default::default()) } else { self.log.since(&from.base) };
+        let after = from.after;
+        match changed {
+            Some(keys) => {
+                let behind = keys.into_iter().filter(move |key| after.is_none_or(|after| *key > after));
+                (true, Box::new(behind.filter_map(|key| self.state.get(&key))))
+            }
+            None => (false, Box::new(self.state.heads_after(after))),
+        }
     }
 
     /// The whole group is called, by one with this version of the list of members: answer after a while, unless another

@@ -439,6 +439,42 @@ fn so_many_recoveries_run_at_once_and_no_more() {
 }
 
 #[test]
+fn who_learns_and_gives_over_a_cut_tells_its_side_at_once() {
+    let (ours, theirs) = (head(1, 1, 3, "ours"), head(2, 1, 4, "theirs"));
+    let is_digest = |effect: &Effect| match effect {
+        Effect::Gossip(bytes) => matches!(Gossip::decode(bytes), Ok(Gossip::Digest { .. })),
+        _ => false,
+    };
+    let tells = |bench: &mut Bench| {
+        bench.group.handle_timeout(bench.now);
+        std::iter::from_fn(|| bench.group.poll_effect()).filter(is_digest).count()
+    };
+    let page = |state, heads: &[GroupHead]| {
+        let heads = produce::list(heads).expect("fits");
+        Answer::Page(Page { state, difference: false, heads, next: None, members: None }).encode().expect("encodes")
+    };
+    let [mut asks, mut serves] = [&ours, &theirs].map(|head| {
+        let mut bench = Bench::new();
+        bench.tell(Input::Restored(vec![head.clone()]));
+        bench.tell(Input::PeerJoined(peer(9)));
+        assert_eq!(tells(&mut bench), 0);
+        bench
+    });
+    let ahead = serves.group.state().summary();
+    let hello = Request::Hello(ahead).encode().expect("encodes");
+    let (call, _) = asked(&asks.tell(Input::Request { token: 1, peer: peer(9), bytes: hello })).expect("it is behind");
+    let effects = asks.tell(Input::Answered { call, bytes: page(ahead, &[theirs]) });
+    let [.., Effect::Request { call, bytes, .. }] = &effects[..] else { panic!("it gives nothing: {effects:?}") };
+    assert_eq!(tells(&mut asks), 0, "it is not done");
+    serves.tell(Input::Request { token: 2, peer: peer(9), bytes: bytes.clone() });
+    let whole = serves.group.state().summary();
+    assert_eq!((tells(&mut serves), tells(&mut serves)), (1, 0), "once");
+    asks.tell(Input::Answered { call: *call, bytes: page(whole, &[]) });
+    assert_eq!(asks.group.state().summary(), whole);
+    assert_eq!((tells(&mut asks), tells(&mut asks)), (1, 0), "once");
+}
+
+#[test]
 fn a_peer_that_asks_too_often_is_told_so() {
     let mut bench = Bench::new();
     let hello = Request::Hello(bench.group.state().summary()).encode().expect("encodes");

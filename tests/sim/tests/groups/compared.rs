@@ -44,6 +44,25 @@ fn ours_is_as_fast_as_vectors_over_a_cut_and_churn() {
 }
 
 #[test]
+fn a_busy_group_with_loss_is_whole_after_a_cut_as_soon_as_one_with_vectors() {
+    let secs = Duration::from_secs;
+    let cut = Some(Span { start: secs(8), end: secs(20) });
+    for loss in [10.0, 20.0] {
+        let usual = Scenario { publications: 40, rate: 2.0, partition: cut, ..Scenario::new(1, 50) }.with_loss(loss);
+        let cases: Vec<_> = (1..=4).map(|seed| (seed.to_string(), Scenario { seed, ..usual.clone() })).collect();
+        let rows = table::rows(&cases, &[Ours, Vector], |_| {}).expect("no invariant");
+        // Of single runs one is ahead or the other.
+        let mean =
+            |model: usize, at: usize| rows.iter().map(|row| row.outcomes[model].delays[at]).sum::<Duration>() / 4;
+        let bytes = |model: usize| rows.iter().map(|row| row.outcomes[model].cost.bytes).sum::<u64>();
+        for at in [0, 2] {
+            assert!(no_worse(mean(0, at), mean(1, at)), "{loss} % loss\n{}", table::markdown(&rows));
+        }
+        assert!(bytes(0) * 4 < bytes(1), "{loss} % loss\n{}", table::markdown(&rows));
+    }
+}
+
+#[test]
 fn a_quiet_group_is_whole_sooner_after_a_cut_than_one_with_vectors() {
     let secs = Duration::from_secs;
     // The last number is published in the middle of the cut: nothing but the protocol tells of it afterwards.

@@ -230,6 +230,49 @@ fn row_29_heads_of_one_taken_off_the_list_come_back_by_no_way_and_nobody_is_puni
     assert_eq!(bench.group.state().heads().collect::<Vec<_>>(), [&ours]);
 }
 
+#[test]
+fn a_page_of_less_than_we_know_silences_no_answer_to_a_call_to_all() {
+    let heads: Vec<_> = (1..4).map(|n| head(n, 1, 3, "x")).collect();
+    let to = Cursor { base: [1; 32], after: None };
+    let answer_after = |page: Page| {
+        let mut bench = Bench::new();
+        bench.tell(Input::Restored(heads.clone()));
+        assert_eq!(bench.hear(8, &Gossip::Recover { from: to, members: 0, bucket: 1 }).0, Acceptance::Accept);
+        bench.hear(9, &Gossip::Page { to, page });
+        bench.now += bench.group.config.answer_delay;
+        bench.group.handle_timeout(bench.now);
+        let mut effects = std::iter::from_fn(|| bench.group.poll_effect());
+        effects.any(|effect| match effect {
+            Effect::Gossip(bytes) => {
+                matches!(Gossip::decode(&bytes), Ok(Gossip::Page { to: whose, .. }) if whose == to)
+            }
+            _ => false,
+        })
+    };
+    let mut ordered: Vec<_> = heads.iter().collect();
+    ordered.sort_by_key(|head| head.key());
+    let [a, b, c] = ordered[..] else { panic!("three heads") };
+    assert!(!answer_after(page_of(&[a, b, c], 0)), "another has answered");
+    assert!(answer_after(page_of(&[], 0)), "it tells nothing");
+    assert!(answer_after(page_of(&[a, b], 0)), "it leaves one out");
+    let older = GroupHead::sign(&key(2), &group(), 1, 2, Payload::inline(b"x").expect("fits"), NOW_MS).expect("signs");
+    let olds: Vec<_> = ordered.iter().map(|head| if head.key() == older.key() { &older } else { *head }).collect();
+    assert!(answer_after(page_of(&olds, 0)), "one of it is older than ours");
+    let part = Page { next: Some(a.key()), ..page_of(&[a], 0) };
+    assert!(answer_after(part), "it ends long before it is full");
+}
+
+#[test]
+fn a_page_of_nothing_does_not_end_our_call_to_all() {
+    let mut bench = Bench::new();
+    let from = Cursor { base: bench.group.state().summary().root, after: None };
+    bench.group.wide = Some(Wide { from, pages: 0, deadline: bench.now + Duration::from_secs(5) });
+    bench.hear(9, &Gossip::Page { to: from, page: page_of(&[], 0) });
+    assert!(bench.group.wide.is_some() && !bench.group.is_initialized());
+    bench.hear(8, &Gossip::Page { to: from, page: page_of(&[&head(1, 1, 3, "x")], 0) });
+    assert!(bench.group.wide.is_none() && bench.group.is_initialized());
+}
+
 fn page_of(heads: &[&GroupHead], members: u64) -> Page {
     let state = Summary { members, root: [1; 32], leaves: 5, sum: 99 };
     let heads = produce::list(heads.iter().copied()).expect("fits");

@@ -1,9 +1,9 @@
 //! A baseline: ChronoSync as its authors' library (0.5) has it, on a network of named data.
 //!
 //! Source: Z. Zhu, A. Afanasyev, "Let's ChronoSync" (ICNP 2013), and the behaviour of the library of the name (named-data),
-//! whose `Logic` is followed step by step in [`logic`]: one pending interest for the digest of now, answered by whoever
+//! whose `Logic` is followed step by step in `logic`: one pending interest for the digest of now, answered by whoever
 //! knows more; the digest log; one timer for whatever comes unknown, then recovery; a start resets everybody; a session
-//! is the clock at each start and nothing is stored. [`forwarder`] is what the network does below: interests are
+//! is the clock at each start and nothing is stored. `forwarder` is what the network does below: interests are
 //! flooded and gathered, data goes back the way of the interests and each is used up by one, so that two publications at
 //! one instant split the group.
 //!
