@@ -4,16 +4,15 @@
 //! - [`Validator`]: what to do with one that arrives: accept, ignore or reject, at once and without I/O.
 //! - [`IngestValidator`]: the same for announcements of the IPNI network, which prove nothing by themselves.
 //! - [`Announcer`]: when to announce our own heads again, and what to do while nobody listens.
-//! - [`Answer`] and [`exchange`]: the direct announcement, one frame each way on a stream of its own.
+//! - [`Answer`]: what a direct announcement is answered with.
 //! - [`topic`]: names of the gossip topics; [`reach`]: which addresses the public mesh may see.
-//! - `net` (feature `net`): the adapter to libp2p.
+//! - `net` (feature `net`): the adapter to libp2p; the direct announcement, one frame each way on a stream of its own.
 //!
 //! Source: the announce message of go-libipni 0.7 (`announce/message`); the rest is dagmesh's own.
 
 mod announcer;
 mod answer;
 mod error;
-pub mod exchange;
 mod ingest;
 mod message;
 #[cfg(feature = "net")]

@@ -1,54 +1,49 @@
 //! The adapter to libp2p: direct announcements over streams, verdicts for gossipsub.
 
-use std::{collections::HashMap, future::Future, pin::pin, time::Duration};
+use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
-use dagmesh_core::limits::{CALL_TIMEOUT_SECS, MAX_DIRECT_ANNOUNCEMENTS, MAX_DIRECT_ANNOUNCEMENTS_PER_PEER};
-use futures::{
-    StreamExt,
-    future::{Either, select},
-    stream::FuturesUnordered,
+use dagmesh_core::{
+    exchange::{Exchange, ExchangeError},
+    limits::{
+        CALL_TIMEOUT_SECS, MAX_ANNOUNCEMENT_BYTES, MAX_ANSWER_BYTES, MAX_DIRECT_ANNOUNCEMENTS,
+        MAX_DIRECT_ANNOUNCEMENTS_PER_PEER,
+    },
 };
-use futures_timer::Delay;
-use libp2p::{PeerId, Stream, StreamProtocol, gossipsub::MessageAcceptance};
-use libp2p_stream::{AlreadyRegistered, Control, IncomingStreams, OpenStreamError};
+use libp2p::{PeerId, StreamProtocol, gossipsub::MessageAcceptance};
+use libp2p_stream::{AlreadyRegistered, Control, IncomingStreams};
 
-use crate::{
-    Acceptance, Announcement, Answer,
-    exchange::{self, ExchangeError},
-};
+use crate::{Acceptance, AnnounceError, Announcement, Answer};
 
 /// The protocol of a direct announcement: one stream each, one frame each way.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/dagmesh/announce/1.0.0");
 
-/// How long opening the stream and the exchange on it may take together.
-const DEADLINE: Duration = Duration::from_secs(CALL_TIMEOUT_SECS);
+static EXCHANGE: Exchange = Exchange {
+    protocol: PROTOCOL,
+    what: "a direct announcement",
+    max_request_bytes: MAX_ANNOUNCEMENT_BYTES,
+    max_answer_bytes: MAX_ANSWER_BYTES,
+    deadline: Duration::from_secs(CALL_TIMEOUT_SECS),
+    // Whoever tells a peer directly hears at once that it did not take it.
+    reopen_ms: &[],
+    places: MAX_DIRECT_ANNOUNCEMENTS,
+    places_per_peer: MAX_DIRECT_ANNOUNCEMENTS_PER_PEER,
+};
 
 /// Why a direct announcement got no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// No stream to the peer.
-    #[error("no stream to {peer} for a direct announcement: {error}")]
-    Open {
+    /// Nothing came back.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// The announcement is none, or the answer is none.
+    #[error("a direct announcement to {peer}: {error}")]
+    Message {
         /// The peer.
         peer: PeerId,
         /// What went wrong.
-        error: OpenStreamError,
-    },
-    /// The exchange broke off.
-    #[error("the direct announcement to {peer} broke off: {error}")]
-    Exchange {
-        /// The peer.
-        peer: PeerId,
-        /// What went wrong.
-        error: ExchangeError,
-    },
-    /// No answer within [`CALL_TIMEOUT_SECS`].
-    #[error("no answer from {peer} to a direct announcement within {CALL_TIMEOUT_SECS} s")]
-    TimedOut {
-        /// The peer.
-        peer: PeerId,
+        error: AnnounceError,
     },
 }
 
@@ -60,11 +55,10 @@ pub async fn announce_to(
     peer: PeerId,
     announcement: &Announcement,
 ) -> Result<Answer, CallError> {
-    let call = async {
-        let stream = control.open_stream(peer, PROTOCOL).await.map_err(|error| CallError::Open { peer, error })?;
-        exchange::call(stream, announcement).await.map_err(|error| CallError::Exchange { peer, error })
-    };
-    within(call).await.unwrap_or(Err(CallError::TimedOut { peer }))
+    let message = |error| CallError::Message { peer, error };
+    let request = announcement.encode().map_err(message)?;
+    let answer = EXCHANGE.ask(control, peer, &request).await?;
+    Answer::decode(&answer).map_err(message)
 }
 
 /// Answers direct announcements for as long as it is polled; ends when the swarm is gone. Fails where the protocol is
@@ -86,70 +80,14 @@ where
 
 /// Like [`serve`], on streams that are accepted already, so that the protocol is registered before the first peer
 /// connects.
-pub async fn serve_on<H, F>(mut incoming: IncomingStreams, handler: H)
+pub async fn serve_on<H, F>(incoming: IncomingStreams, handler: H)
 where
     H: Fn(PeerId, Bytes) -> F,
     F: Future<Output = Answer>,
 {
-    let mut running = FuturesUnordered::new();
-    let mut per_peer = HashMap::<PeerId, usize>::new();
-    loop {
-        // The stream of streams drops what is not fetched at once, so it is polled always, also when full.
-        let next = if running.is_empty() {
-            Either::Left(incoming.next().await)
-        } else {
-            match select(incoming.next(), running.next()).await {
-                Either::Left((stream, _)) => Either::Left(stream),
-                Either::Right((ended, _)) => Either::Right(ended),
-            }
-        };
-        match next {
-            Either::Left(None) => return,
-            Either::Left(Some((peer, stream))) => {
-                let count = per_peer.get(&peer).copied().unwrap_or_default();
-                if running.len() >= MAX_DIRECT_ANNOUNCEMENTS || count >= MAX_DIRECT_ANNOUNCEMENTS_PER_PEER {
-                    tracing::debug!(%peer, "too many direct announcements at once; dropped one");
-                    continue;
-                }
-                per_peer.insert(peer, count + 1);
-                running.push(answer_one(peer, stream, &handler));
-            }
-            Either::Right(Some(peer)) => {
-                if let Some(count) = per_peer.get_mut(&peer) {
-                    *count = count.saturating_sub(1);
-                    if *count == 0 {
-                        per_peer.remove(&peer);
-                    }
-                }
-            }
-            Either::Right(None) => {}
-        }
-    }
-}
-
-async fn answer_one<H, F>(peer: PeerId, stream: Stream, handler: &H) -> PeerId
-where
-    H: Fn(PeerId, Bytes) -> F,
-    F: Future<Output = Answer>,
-{
-    let exchange = async {
-        let (bytes, stream) = exchange::receive(stream).await?;
-        exchange::reply(stream, &handler(peer, bytes).await).await
-    };
-    match within(exchange).await {
-        Some(Ok(())) => {}
-        Some(Err(error)) => tracing::debug!(%peer, %error, "a direct announcement broke off"),
-        None => tracing::debug!(%peer, "a direct announcement took too long"),
-    }
-    peer
-}
-
-/// `None` where the deadline came first.
-async fn within<F: Future>(future: F) -> Option<F::Output> {
-    match select(pin!(future), Delay::new(DEADLINE)).await {
-        Either::Left((output, _)) => Some(output),
-        Either::Right(_) => None,
-    }
+    let handler = &handler;
+    let answer = move |peer, request| async move { handler(peer, request).await.encode().ok() };
+    EXCHANGE.serve_on(incoming, answer).await;
 }
 
 impl From<Acceptance> for MessageAcceptance {
@@ -159,5 +97,25 @@ impl From<Acceptance> for MessageAcceptance {
             Acceptance::Ignore => Self::Ignore,
             Acceptance::Reject => Self::Reject,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dagmesh_core::frame::{self, FrameError};
+    use futures::{executor::block_on, io::Cursor};
+
+    use super::*;
+
+    #[test]
+    fn an_announcement_is_taken_at_the_cap_and_refused_from_its_prefix_beyond_it() {
+        let at = |len: usize| {
+            let mut bytes = Vec::new();
+            frame::append(&mut bytes, &[&vec![7; len]]);
+            block_on(EXCHANGE.receive(Cursor::new(bytes))).map(|(request, _)| request.len())
+        };
+        assert_eq!(at(MAX_ANNOUNCEMENT_BYTES).expect("fits"), MAX_ANNOUNCEMENT_BYTES);
+        let error = at(MAX_ANNOUNCEMENT_BYTES + 1).expect_err("too long");
+        assert!(matches!(error, FrameError::TooLong { .. }), "{error}");
     }
 }
