@@ -76,7 +76,7 @@ pub(super) async fn remember(member: Arc<Member>) {
     loop {
         member.met.notified().await;
         for peer in member.peers().into_iter().take(limits::MAX_GROUP_KNOWN_PEERS) {
-            // Known as soon as it has said who it is.
+            // Known once it has said who it is; then we are woken again.
             let addrs = member.context.swarm.find_peer(peer).await.unwrap_or_default();
             let addrs: Vec<_> = addrs.iter().map(without_peer).take(limits::MAX_ADDRS_PER_PEER).collect();
             if addrs.is_empty() {

@@ -288,6 +288,13 @@ impl Groups {
         Ok(())
     }
 
+    /// The groups that this peer takes part in.
+    fn with(&self, peer: &PeerId) -> Vec<Arc<Member>> {
+        let mut members: Vec<_> = self.members.lock().values().cloned().collect();
+        members.retain(|member| member.peers().contains(peer));
+        members
+    }
+
     /// Tells groups who comes and goes.
     async fn watch_mesh(&self, mut events: tokio::sync::broadcast::Receiver<MeshEvent>) {
         let of = |topic: &str| self.members.lock().values().find(|member| member.topic() == topic).cloned();
@@ -300,8 +307,11 @@ impl Groups {
                     of(&topic).into_iter().for_each(|member| member.left(peer));
                 }
                 Ok(MeshEvent::PeerDisconnected { peer, .. }) => {
-                    let members: Vec<_> = self.members.lock().values().cloned().collect();
-                    members.iter().filter(|member| member.peers().contains(&peer)).for_each(|member| member.left(peer));
+                    self.with(&peer).iter().for_each(|member| member.left(peer));
+                }
+                // Only now it is known where it can be dialled.
+                Ok(MeshEvent::PeerIdentified { peer, .. }) => {
+                    self.with(&peer).iter().for_each(|member| member.met.notify_one());
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => {
