@@ -30,7 +30,9 @@ impl Worker {
                 self.metrics.connections_closed.add();
                 // The younger ones may be those of a peer that was restarted: gossipsub tells our topics on the first
                 // connection alone, and that was one of its former life. So they begin anew, with a first one.
-                if matches!(cause, Some(ConnectionError::IO(_))) && self.peers.is_oldest(&peer_id, connection_id) {
+                if matches!(cause, Some(ConnectionError::IO(_)))
+                    && self.peers.is_of_former_life(&peer_id, connection_id)
+                {
                     let _already_gone = self.swarm.disconnect_peer_id(peer_id);
                 }
                 if self.peers.closed(&peer_id, connection_id) {

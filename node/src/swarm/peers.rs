@@ -27,8 +27,13 @@ struct Connected {
     rtt: Option<Duration>,
 }
 
+/// Two dials that cross, or a hole that is punched, open several connections within a moment; a program that was killed
+/// takes longer to come back.
+const RESTART: Duration = Duration::from_secs(1);
+
 struct Connection {
     id: ConnectionId,
+    since: Instant,
     addr: Multiaddr,
     direction: Direction,
     relayed: bool,
@@ -73,14 +78,17 @@ impl Peers {
             agent: None,
             rtt: None,
         });
-        entry.connections.push(Connection { id, addr, direction, relayed });
+        entry.connections.push(Connection { id, since: now, addr, direction, relayed });
         first
     }
 
-    /// Whether this is the oldest of several connections with a peer, and a direct one.
-    pub(super) fn is_oldest(&self, peer: &PeerId, id: ConnectionId) -> bool {
-        let connections = self.connected.get(peer).map_or(&[][..], |entry| &entry.connections);
-        connections.len() > 1 && connections.first().is_some_and(|oldest| oldest.id == id && !oldest.relayed)
+    /// Whether the other connections with this peer may be those of a program that was started again while this one still
+    /// seemed open: it is the oldest, direct, and the others came later by [`RESTART`].
+    pub(super) fn is_of_former_life(&self, peer: &PeerId, id: ConnectionId) -> bool {
+        match self.connected.get(peer).map_or(&[][..], |entry| &entry.connections) {
+            [oldest, next, ..] => oldest.id == id && !oldest.relayed && next.since >= oldest.since + RESTART,
+            _ => false,
+        }
     }
 
     /// Takes in the end of a connection; true where it was the last with this peer.

@@ -313,6 +313,8 @@ async fn a_peer_that_comes_back_before_its_old_connection_has_ended_is_told_our_
     b.handle.subscribe(TOPIC).await.unwrap();
     before.handle.connect(b.tcp().await).await.unwrap();
     b.sees_subscriber(before.peer(), TOPIC).await;
+    // It has lived for a while, and is no dial that crosses with another.
+    b.sees("an old connection", before.peer(), |it| it.connected_for > Duration::from_millis(1100)).await;
     let after = start_again().await;
     after.handle.connect(b.tcp().await).await.unwrap();
     b.sees("both connections", after.peer(), |it| it.connections == 2).await;
