@@ -22,5 +22,5 @@ pub use api::Api;
 pub use dagmesh_dag as dag;
 pub use dagmesh_dagsync as dagsync;
 pub use error::{ErrorKind, NodeError};
-pub use node::{Group, Node, NodeBuilder};
+pub use node::{Group, Node, NodeBuilder, Records};
 pub use services::outbox::{EntryHook, SyncedEntry};

@@ -2,8 +2,10 @@
 
 mod commands;
 mod group;
+mod records;
 
 pub use group::Group;
+pub use records::Records;
 
 use std::{
     fmt,
@@ -41,7 +43,7 @@ use crate::{
         ipni::{Ingest, Ipni, Listening},
         outbox::{EntryHook, Outbox},
         publisher::Publisher,
-        syncer, unix_ms,
+        records as record_service, syncer, unix_ms,
     },
     store::Store,
     swarm::{self, KnownPeer},
@@ -62,6 +64,7 @@ struct Inner {
     follower: Follower,
     ipni: Ipni,
     groups: Groups,
+    records: record_service::Records,
     config: Config,
     store_dir: PathBuf,
     started: Instant,
@@ -222,8 +225,10 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
         republish: config.sync.republish,
     };
     let (gossip_listener, gossip_ingest) = (listener.clone(), ingest.clone());
+    let mut swarm_config = swarm_config(&config, known_peers(&store)?)?;
+    swarm_config.records = Some(record_service::book(&store, own)?);
     let running = swarm::start(
-        swarm_config(&config, known_peers(&store)?)?,
+        swarm_config,
         key.clone(),
         Box::new(move |now, source: PeerId, message: &libp2p::gossipsub::Message| {
             let of_ipni = gossip_ingest.gossip(now, source, message);
@@ -260,10 +265,12 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     let _ = listener.follower.set(follower.clone());
     ipni.start(follower.clone(), &ingest).await?;
     let groups = Groups::start(&context, config.groups.max_content_bytes).await?;
+    let records = record_service::Records::start(&context)?;
     context.outbox.start(&context);
     context.spawn(keep_peers(context.clone()));
     context.spawn(healer::run(context.clone()));
-    let inner = Inner { context, publisher, follower, ipni, groups, config, store_dir, started: Instant::now() };
+    let inner =
+        Inner { context, publisher, follower, ipni, groups, records, config, store_dir, started: Instant::now() };
     Ok(Node { inner: Arc::new(inner) })
 }
 

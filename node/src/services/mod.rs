@@ -13,6 +13,7 @@ pub(crate) mod ipni;
 pub(crate) mod journal;
 pub(crate) mod outbox;
 pub(crate) mod publisher;
+pub(crate) mod records;
 pub(crate) mod rendezvous;
 pub(crate) mod syncer;
 

@@ -25,7 +25,7 @@ use super::{
 };
 
 /// The format that this program writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 3;
+pub(super) const FORMAT: u64 = 4;
 const FORMAT_ROW: &[u8] = b"format";
 
 /// Where the database stands inside the store's directory.
@@ -75,6 +75,7 @@ pub(super) struct Keyspaces {
     pins: Keyspace,
     peers: Keyspace,
     groups: Keyspace,
+    records: Keyspace,
     kv: Keyspace,
 }
 
@@ -95,6 +96,8 @@ pub(super) enum Table {
     Peers,
     /// Memberships, and what belongs to each.
     Groups,
+    /// Records of the DHT, marks of those that are gone, bans.
+    Records,
     /// Small values of other services.
     Kv,
 }
@@ -109,6 +112,7 @@ impl Keyspaces {
             Table::Pins => &self.pins,
             Table::Peers => &self.peers,
             Table::Groups => &self.groups,
+            Table::Records => &self.records,
             Table::Kv => &self.kv,
         }
     }
@@ -171,6 +175,7 @@ impl Engine {
             pins: open("pins")?,
             peers: open("peers")?,
             groups: open("groups")?,
+            records: open("records")?,
             kv: open("kv")?,
             meta,
         };

@@ -33,6 +33,7 @@ mod gc;
 mod groups;
 mod lanes;
 mod lock;
+mod records;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ pub use self::{
         GroupContent, GroupContentState, GroupGap, GroupKey, GroupLeaf, GroupLogRow, GroupPeer, GroupProgress,
         GroupRecord,
     },
+    records::KeptRecords,
     tables::{PeerRecord, Pin, PinKind},
     verify::{VerifyProgress, VerifyReport},
 };

@@ -1,17 +1,16 @@
-use std::time::Duration;
-
 use dagmesh_core::limits;
 use libp2p::allow_block_list::{self, BlockedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{autonat, dcutr, identify, kad, mdns, memory_connection_limits, ping, relay, upnp};
+use libp2p::{autonat, dcutr, identify, mdns, memory_connection_limits, ping, relay, upnp};
 
 use super::autonat_v1::AutonatV1;
-use super::config::{KadMode, SwarmConfig};
+use super::config::SwarmConfig;
 use super::error::SwarmError;
-use super::kad_store::{Caps, KadStore};
+use super::kad_store::KadStore;
+use super::kademlia::Kademlia;
 use super::peer_book::PeerBook;
 use super::protect::Protect;
 use super::sources::Sources;
@@ -38,7 +37,7 @@ pub(super) struct Behaviour {
     pub(super) dcutr: Toggle<dcutr::Behaviour>,
     pub(super) upnp: Toggle<upnp::tokio::Behaviour>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(super) kad: kad::Behaviour<KadStore>,
+    pub(super) kad: Kademlia,
     pub(super) gossip: topics::Gossip,
 }
 
@@ -47,6 +46,7 @@ impl Behaviour {
         config: &SwarmConfig,
         keypair: &Keypair,
         relay_client: relay::client::Behaviour,
+        store: KadStore,
     ) -> Result<Self, SwarmError> {
         let peer = keypair.public().to_peer_id();
         let on = |yes: bool| yes.then_some(());
@@ -71,7 +71,7 @@ impl Behaviour {
             dcutr: on(config.hole_punching).map(|()| dcutr::Behaviour::new(peer)).into(),
             upnp: on(config.upnp).map(|()| upnp::tokio::Behaviour::default()).into(),
             mdns: on(config.mdns).and_then(|()| local_discovery(peer)).into(),
-            kad: kademlia(config, peer)?,
+            kad: Kademlia::new(config, peer, store)?,
             gossip: topics::behaviour(config, keypair)?,
         })
     }
@@ -104,29 +104,4 @@ fn local_discovery(peer: libp2p::PeerId) -> Option<mdns::tokio::Behaviour> {
     mdns::tokio::Behaviour::new(mdns::Config::default(), peer)
         .inspect_err(|error| tracing::warn!(%error, "no mDNS: peers of the local network are not found by themselves"))
         .ok()
-}
-
-fn kademlia(config: &SwarmConfig, peer: libp2p::PeerId) -> Result<kad::Behaviour<KadStore>, SwarmError> {
-    let mut kad_config = kad::Config::new(config.kad_protocol()?);
-    kad_config
-        .set_query_timeout(Duration::from_secs(limits::QUERY_TIMEOUT_SECS))
-        .disjoint_query_paths(true)
-        // Nothing that others send is stored before the worker has looked at it.
-        .set_record_filtering(kad::StoreInserts::FilterBoth)
-        .set_provider_publication_interval(Some(Duration::from_secs(12 * 60 * 60)))
-        .set_provider_record_ttl(Some(Duration::from_secs(48 * 60 * 60)))
-        // The worker puts into the routing table whom identify has shown to serve our DHT.
-        .set_kbucket_inserts(kad::BucketInserts::Manual);
-    let mut kad = kad::Behaviour::with_config(peer, KadStore::new(peer, Caps::default()), kad_config);
-    kad.set_mode(kad_mode(config.kad_mode));
-    Ok(kad)
-}
-
-/// The mode as libp2p-kad has it; `None` switches by confirmed external addresses.
-pub(super) fn kad_mode(mode: KadMode) -> Option<kad::Mode> {
-    match mode {
-        KadMode::Auto => None,
-        KadMode::Client => Some(kad::Mode::Client),
-        KadMode::Server => Some(kad::Mode::Server),
-    }
 }

@@ -4,7 +4,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::config::KadMode;
 use super::error::{PublishError, SwarmError};
-use super::event::{Held, HeldMessage, PeerInfo, Provided};
+use super::event::{FoundRecords, Held, HeldMessage, PeerInfo, Provided};
 use super::reachability::ReachabilityReport;
 
 /// What a handle asks of the worker. A dropped `reply` means that nobody waits any more: the work is given up.
@@ -42,6 +42,21 @@ pub(super) enum Command {
         key: Vec<u8>,
         limit: usize,
         reply: oneshot::Sender<Result<Vec<PeerId>, SwarmError>>,
+    },
+    ClosestPeers {
+        key: Vec<u8>,
+        count: usize,
+        reply: oneshot::Sender<Result<Vec<PeerId>, SwarmError>>,
+    },
+    PutRecordTo {
+        peer: PeerId,
+        key: Vec<u8>,
+        value: Vec<u8>,
+        reply: oneshot::Sender<Result<bool, SwarmError>>,
+    },
+    FindRecords {
+        key: Vec<u8>,
+        reply: oneshot::Sender<Result<FoundRecords, SwarmError>>,
     },
     Bootstrap(oneshot::Sender<Result<(), SwarmError>>),
     Subscribe {

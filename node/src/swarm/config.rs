@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::address;
 use super::error::SwarmError;
 use super::event::KnownPeer;
+use super::record_book::RecordBook;
 
 /// A set of defaults for one kind of place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
@@ -99,6 +100,8 @@ pub struct SwarmConfig {
     pub max_topics: usize,
     /// Beginnings of the topics taken part in; subscriptions of peers to other topics are not remembered.
     pub topic_prefixes: Vec<String>,
+    /// The records of the DHT that are held, where they are kept on the disk; `None`: in memory.
+    pub records: Option<RecordBook>,
 }
 
 impl SwarmConfig {
@@ -143,6 +146,7 @@ impl SwarmConfig {
             relay_server: false,
             max_topics: limits::MAX_TOPICS,
             topic_prefixes: ["/dagmesh/", "/indexer/ingest/", "/record/"].map(str::to_owned).to_vec(),
+            records: None,
         }
     }
 

@@ -227,3 +227,12 @@ where
         self(now, source, message)
     }
 }
+
+/// What a walk of the DHT brought up under a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundRecords {
+    /// Who had something, and what: not checked. At most [`MAX_RECORD_PEERS`](dagmesh_core::limits::MAX_RECORD_PEERS).
+    pub found: Vec<(PeerId, Vec<u8>)>,
+    /// Who was asked and had nothing.
+    pub without: Vec<PeerId>,
+}

@@ -14,13 +14,16 @@ use super::address;
 use super::command::{Command, Target};
 use super::config::KadMode;
 use super::error::{PublishError, SwarmError};
-use super::event::{Held, HeldMessage, KnownPeer, MeshEvent, PeerInfo, Provided};
+use super::event::{FoundRecords, Held, HeldMessage, KnownPeer, MeshEvent, PeerInfo, Provided};
 use super::metrics::{Counters, SwarmMetrics};
 use super::reachability::ReachabilityReport;
+use super::record_book::RecordBook;
 
 const CALL: Duration = Duration::from_secs(limits::CALL_TIMEOUT_SECS);
 const DIAL: Duration = Duration::from_secs(limits::DIAL_TIMEOUT_SECS);
 const QUERY: Duration = Duration::from_secs(limits::QUERY_TIMEOUT_SECS + 5);
+/// A refused PUT is told after libp2p-kad's own time-out of 10 s.
+const PUT: Duration = Duration::from_secs(limits::CALL_TIMEOUT_SECS + 5);
 const SHUTDOWN: Duration = Duration::from_secs(limits::SHUTDOWN_SECS);
 
 /// Asks the swarm's worker. Cheap to clone; the worker stops when the last clone is dropped.
@@ -38,6 +41,7 @@ pub struct SwarmHandle {
     stop: CancellationToken,
     metrics: Arc<Counters>,
     streams: libp2p_stream::Control,
+    records: RecordBook,
 }
 
 pub(super) struct Parts {
@@ -49,12 +53,13 @@ pub(super) struct Parts {
     pub(super) stop: CancellationToken,
     pub(super) metrics: Arc<Counters>,
     pub(super) streams: libp2p_stream::Control,
+    pub(super) records: RecordBook,
 }
 
 impl SwarmHandle {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { peer, commands, events, known_peers, done, stop, metrics, streams } = parts;
-        Self { peer, commands, events, known_peers, done, stop, metrics, streams }
+        let Parts { peer, commands, events, known_peers, done, stop, metrics, streams, records } = parts;
+        Self { peer, commands, events, known_peers, done, stop, metrics, streams, records }
     }
 
     // ---- What it is ----
@@ -119,6 +124,12 @@ impl SwarmHandle {
     #[must_use]
     pub fn streams(&self) -> libp2p_stream::Control {
         self.streams.clone()
+    }
+
+    /// The records of the DHT that are held here.
+    #[must_use]
+    pub fn records(&self) -> &RecordBook {
+        &self.records
     }
 
     // ---- Peers ----
@@ -230,6 +241,24 @@ impl SwarmHandle {
     /// remembered, so [`dial_peer`](Self::dial_peer) works on them.
     pub async fn find_providers(&self, key: Vec<u8>, limit: usize) -> Result<Vec<PeerId>, SwarmError> {
         self.try_call("finding providers", QUERY, |reply| Command::FindProviders { key, limit, reply }).await
+    }
+
+    /// The peers closest to a key of the DHT, the closest first, without this node: at most `count`, and no more than
+    /// libp2p-kad finds (20). Their addresses are remembered, so [`dial_peer`](Self::dial_peer) works on them.
+    pub async fn closest_peers(&self, key: Vec<u8>, count: usize) -> Result<Vec<PeerId>, SwarmError> {
+        self.try_call("finding the closest peers", QUERY, |reply| Command::ClosestPeers { key, count, reply }).await
+    }
+
+    /// Puts a record to one peer by Kademlia's own PUT, and to nobody else; whether it was acknowledged. A peer that
+    /// refuses it may acknowledge it all the same. Dropped, it may have been put.
+    pub async fn put_record_to(&self, peer: PeerId, key: Vec<u8>, value: Vec<u8>) -> Result<bool, SwarmError> {
+        self.try_call("putting a record", PUT, |reply| Command::PutRecordTo { peer, key, value, reply }).await
+    }
+
+    /// What the peers near a key have under it, by Kademlia's own GET. Returns when the walk has ended, or as soon as
+    /// [`limits::MAX_RECORD_PEERS`] had something. Nothing of it is checked.
+    pub async fn find_records(&self, key: Vec<u8>) -> Result<FoundRecords, SwarmError> {
+        self.try_call("finding records", QUERY, |reply| Command::FindRecords { key, reply }).await
     }
 
     /// Walks the DHT to fill the routing table. It is done now and then by itself.

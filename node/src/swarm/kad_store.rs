@@ -1,16 +1,22 @@
-//! What the node keeps for the DHT, in memory.
+//! What the node keeps for the DHT: provider records in memory, records in the [`RecordBook`].
 //!
 //! The memory store of libp2p-kad counts own and foreign keys against one cap, has none for each peer, and drops
 //! expired providers only when somebody asks for their key; so one stranger could fill it for good. Hence our own.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, hash_map};
+use std::sync::Arc;
 use std::time::Instant;
 
 use dagmesh_core::limits;
+use dagmesh_records::{RecordError, Verified};
 use libp2p::PeerId;
 use libp2p::kad::store::{Error, RecordStore, Result};
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
+
+use super::metrics::Counters;
+use super::peer_book;
+use super::record_book::RecordBook;
 
 /// The caps of a [`KadStore`].
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +25,6 @@ pub(super) struct Caps {
     pub(super) provider_keys: usize,
     pub(super) keys_per_provider: usize,
     pub(super) providers_per_key: usize,
-    pub(super) records: usize,
-    pub(super) record_bytes: usize,
 }
 
 impl Default for Caps {
@@ -30,17 +34,19 @@ impl Default for Caps {
             provider_keys: limits::MAX_KAD_PROVIDER_KEYS,
             keys_per_provider: limits::MAX_KAD_KEYS_PER_PROVIDER,
             providers_per_key: limits::MAX_PROVIDERS_PER_KEY,
-            records: limits::MAX_KAD_RECORDS,
-            record_bytes: limits::MAX_KAD_RECORD_BYTES,
         }
     }
 }
 
-/// Records and provider records, capped in all, per key and per provider; own ones stand apart.
+/// Provider records, capped in all, per key and per provider, own ones apart; and what the DHT asks of the record book.
 pub(super) struct KadStore {
     local: PeerId,
     caps: Caps,
-    records: HashMap<RecordKey, Record>,
+    global_only: bool,
+    book: RecordBook,
+    metrics: Arc<Counters>,
+    /// Who sends what is put now.
+    sender: Option<PeerId>,
     /// Keys that this node provides.
     provided: HashSet<RecordKey>,
     /// Providers of foreign keys and of our own, without this node.
@@ -50,20 +56,28 @@ pub(super) struct KadStore {
 }
 
 impl KadStore {
-    pub(super) fn new(local: PeerId, caps: Caps) -> Self {
+    /// With `global_only`, addresses of providers are taken only where everybody can reach them.
+    pub(super) fn new(local: PeerId, caps: Caps, global_only: bool, book: RecordBook, metrics: Arc<Counters>) -> Self {
         Self {
             local,
             caps,
-            records: HashMap::new(),
+            global_only,
+            book,
+            metrics,
+            sender: None,
             provided: HashSet::new(),
             providers: HashMap::new(),
             counts: HashMap::new(),
         }
     }
 
-    /// Drops what has expired by `now`. Runs over everything: call it every few minutes.
+    /// Says who sends what is put from now on; only that is taken as a record.
+    pub(super) fn set_sender(&mut self, sender: Option<PeerId>) {
+        self.sender = sender;
+    }
+
+    /// Drops providers that have expired by `now`. Runs over everything: call it every few minutes.
     pub(super) fn sweep(&mut self, now: Instant) {
-        self.records.retain(|_, record| !record.is_expired(now));
         let counts = &mut self.counts;
         self.providers.retain(|_, list| {
             list.retain(|record| {
@@ -84,33 +98,43 @@ impl KadStore {
 }
 
 impl RecordStore for KadStore {
-    type RecordsIter<'a> = std::iter::Map<hash_map::Values<'a, RecordKey, Record>, fn(&'a Record) -> Cow<'a, Record>>;
+    type RecordsIter<'a> = std::vec::IntoIter<Cow<'a, Record>>;
     type ProvidedIter<'a> = std::vec::IntoIter<Cow<'a, ProviderRecord>>;
 
     fn get(&self, key: &RecordKey) -> Option<Cow<'_, Record>> {
-        self.records.get(key).map(Cow::Borrowed)
+        self.book.get(key.as_ref()).map(|held| Cow::Owned(record_of(&held)))
     }
 
+    /// Takes what a peer has sent, if it holds; an error makes libp2p-kad reset the stream, which the peer counts as a
+    /// failure. It is held when it is acknowledged, and on the disk a moment later: others hold it too.
     fn put(&mut self, record: Record) -> Result<()> {
-        if record.value.len() > self.caps.record_bytes || record.key.as_ref().len() > limits::MAX_KAD_KEY_BYTES {
-            return Err(Error::ValueTooLarge);
-        }
-        if self.records.len() >= self.caps.records && !self.records.contains_key(&record.key) {
+        // What this node puts itself goes into the book and not through here.
+        let Some(peer) = self.sender else { return Err(Error::MaxRecords) };
+        if self.book.is_banned(&peer) {
             return Err(Error::MaxRecords);
         }
-        self.records.insert(record.key.clone(), record);
-        Ok(())
+        let put = self.book.put_of_peer(peer, record.key.as_ref(), &record.value);
+        put.map(drop).map_err(|error| {
+            self.metrics.kad_refused.add();
+            tracing::debug!(%peer, %error, "record refused");
+            match error {
+                RecordError::TooLarge { .. } => Error::ValueTooLarge,
+                _ => Error::MaxRecords,
+            }
+        })
     }
 
-    fn remove(&mut self, key: &RecordKey) {
-        self.records.remove(key);
-    }
+    /// The book drops records itself, when their time is over.
+    fn remove(&mut self, _: &RecordKey) {}
 
     fn records(&self) -> Self::RecordsIter<'_> {
-        self.records.values().map(Cow::Borrowed)
+        let all = self.book.list(false).into_iter().map(|(held, _)| Cow::Owned(record_of(&held)));
+        all.collect::<Vec<_>>().into_iter()
     }
 
-    fn add_provider(&mut self, record: ProviderRecord) -> Result<()> {
+    fn add_provider(&mut self, mut record: ProviderRecord) -> Result<()> {
+        record.addresses.retain(|addr| peer_book::accepts(addr, self.global_only));
+        record.addresses.truncate(limits::MAX_ADDRS_PER_PEER);
         if record.key.as_ref().len() > limits::MAX_KAD_KEY_BYTES {
             return Err(Error::ValueTooLarge);
         }
@@ -133,6 +157,7 @@ impl RecordStore for KadStore {
             || (known_key.is_none() && self.providers.len() >= self.caps.provider_keys)
             || self.counts.get(&record.provider).is_some_and(|count| *count >= self.caps.keys_per_provider)
         {
+            self.metrics.kad_refused.add();
             return Err(Error::MaxProvidedKeys);
         }
         *self.counts.entry(record.provider).or_default() += 1;
@@ -168,6 +193,11 @@ impl RecordStore for KadStore {
     }
 }
 
+/// As it travels: a record says itself until when it is valid.
+fn record_of(held: &Verified) -> Record {
+    Record::new(held.key().to_vec(), held.bytes().to_vec())
+}
+
 fn uncount(counts: &mut HashMap<PeerId, usize>, provider: &PeerId) {
     if let hash_map::Entry::Occupied(mut entry) = counts.entry(*provider) {
         *entry.get_mut() = entry.get().saturating_sub(1);
@@ -183,8 +213,11 @@ mod tests {
 
     use super::*;
 
-    const CAPS: Caps =
-        Caps { provided: 2, provider_keys: 3, keys_per_provider: 2, providers_per_key: 2, records: 2, record_bytes: 8 };
+    const CAPS: Caps = Caps { provided: 2, provider_keys: 3, keys_per_provider: 2, providers_per_key: 2 };
+
+    fn store(local: PeerId) -> KadStore {
+        KadStore::new(local, CAPS, false, RecordBook::in_memory(local), Arc::default())
+    }
 
     fn key(i: u8) -> RecordKey {
         RecordKey::from(vec![i])
@@ -197,7 +230,7 @@ mod tests {
     #[test]
     fn one_peer_provides_no_more_keys_than_its_share() {
         let (flooder, honest) = (PeerId::random(), PeerId::random());
-        let mut store = KadStore::new(PeerId::random(), CAPS);
+        let mut store = store(PeerId::random());
         store.add_provider(provider(1, flooder)).unwrap();
         store.add_provider(provider(2, flooder)).unwrap();
         assert!(store.add_provider(provider(3, flooder)).is_err());
@@ -209,7 +242,7 @@ mod tests {
     #[test]
     fn a_key_holds_no_more_providers_than_its_cap_and_refreshes_those_it_has() {
         let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
-        let mut store = KadStore::new(PeerId::random(), CAPS);
+        let mut store = store(PeerId::random());
         store.add_provider(provider(1, peers[0])).unwrap();
         store.add_provider(provider(1, peers[1])).unwrap();
         assert!(store.add_provider(provider(1, peers[2])).is_err());
@@ -220,7 +253,7 @@ mod tests {
     #[test]
     fn foreign_keys_leave_room_for_our_own() {
         let local = PeerId::random();
-        let mut store = KadStore::new(local, CAPS);
+        let mut store = store(local);
         for i in 0..3 {
             store.add_provider(provider(i, PeerId::random())).unwrap();
         }
@@ -237,7 +270,7 @@ mod tests {
     #[test]
     fn expired_providers_make_room_at_the_sweep() {
         let (now, flooder) = (Instant::now(), PeerId::random());
-        let mut store = KadStore::new(PeerId::random(), CAPS);
+        let mut store = store(PeerId::random());
         for i in 0..2 {
             let mut record = provider(i, flooder);
             record.expires = Some(now + Duration::from_secs(1));
@@ -251,12 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn records_are_bounded_in_number_and_size() {
-        let mut store = KadStore::new(PeerId::random(), CAPS);
-        store.put(Record::new(key(1), vec![0; 8])).unwrap();
-        assert!(store.put(Record::new(key(2), vec![0; 9])).is_err());
-        store.put(Record::new(key(2), vec![0; 1])).unwrap();
-        assert!(store.put(Record::new(key(3), vec![0; 1])).is_err());
-        store.put(Record::new(key(2), vec![1; 1])).unwrap();
+    fn addresses_of_providers_are_kept_where_strangers_may_be_dialled_there_and_in_number() {
+        let addrs =
+            |n: u16, ip: &str| (0..n).map(|n| format!("/ip4/{ip}/tcp/{}", n + 1).parse().unwrap()).collect::<Vec<_>>();
+        for (global_only, ip, kept) in [(false, "10.0.0.1", limits::MAX_ADDRS_PER_PEER), (true, "10.0.0.1", 0)] {
+            let local = PeerId::random();
+            let mut store = KadStore::new(local, CAPS, global_only, RecordBook::in_memory(local), Arc::default());
+            store.add_provider(ProviderRecord::new(key(1), PeerId::random(), addrs(200, ip))).unwrap();
+            assert_eq!(store.providers(&key(1))[0].addresses.len(), kept);
+        }
     }
 }

@@ -26,7 +26,7 @@ pub struct SwarmMetrics {
     pub gossip_overflow: u64,
     /// Gossip messages whose verdict came too late to pass them on.
     pub gossip_late: u64,
-    /// Provider records of others refused by a cap.
+    /// Records and provider records of others that were refused.
     pub kad_refused: u64,
     /// Commands answered.
     pub commands: u64,

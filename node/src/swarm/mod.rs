@@ -20,6 +20,7 @@ mod error;
 mod event;
 mod handle;
 mod kad_store;
+mod kademlia;
 mod metrics;
 mod on_command;
 mod on_event;
@@ -28,6 +29,7 @@ mod peers;
 mod protect;
 mod queries;
 mod reachability;
+mod record_book;
 mod sources;
 mod tls;
 mod topics;
@@ -44,16 +46,20 @@ use libp2p::identity::Keypair;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::kad_store::{Caps, KadStore};
+
 pub use address::{peer_of, with_peer, without_peer};
 pub use config::{KadMode, PUBLIC_BOOTSTRAP, Profile, SwarmConfig};
 pub use dagmesh_announce::is_globally_reachable;
 pub use error::{DialAttempt, PublishError, SwarmError};
 pub use event::{
-    AcceptAll, Direction, GossipMessage, GossipValidator, Held, HeldMessage, KnownPeer, MeshEvent, PeerInfo, Provided,
+    AcceptAll, Direction, FoundRecords, GossipMessage, GossipValidator, Held, HeldMessage, KnownPeer, MeshEvent,
+    PeerInfo, Provided,
 };
 pub use handle::SwarmHandle;
 pub use metrics::SwarmMetrics;
 pub use reachability::{AddressStatus, Reachability, ReachabilityReport};
+pub use record_book::{ChangeNumber, RecordBook, RecordChanges, RecordWork, UnixClock};
 
 /// A running swarm: the handle, and the accepted gossip messages.
 #[derive(Debug)]
@@ -82,16 +88,18 @@ pub async fn start(
     validator: Box<dyn GossipValidator>,
 ) -> Result<RunningSwarm, SwarmError> {
     config.check()?;
-    let (swarm, streams) = transport::build(&config, &keypair).await?;
+    let metrics = Arc::new(metrics::Counters::default());
+    let peer = keypair.public().to_peer_id();
+    let records = config.records.clone().unwrap_or_else(|| RecordBook::in_memory(peer));
+    let store = KadStore::new(peer, Caps::default(), config.global_only(), records.clone(), Arc::clone(&metrics));
+    let (swarm, streams) = transport::build(&config, &keypair, store).await?;
     let (commands, command_queue) = mpsc::channel(limits::COMMAND_QUEUE);
     let (gossip_out, gossip) = mpsc::channel(limits::GOSSIP_QUEUE);
     let (events, _) = broadcast::channel(limits::EVENT_QUEUE);
     let (known_out, known_peers) = watch::channel(Arc::new(config.known_peers.clone()));
     let (done_out, done) = watch::channel(false);
     let stop = CancellationToken::new();
-    let metrics = Arc::new(metrics::Counters::default());
 
-    let peer = *swarm.local_peer_id();
     let mut worker = worker::Worker::new(worker::Parts {
         swarm,
         config,
@@ -107,6 +115,7 @@ pub async fn start(
     worker.listen().await?;
     tokio::spawn(worker.run());
 
-    let handle = SwarmHandle::new(handle::Parts { peer, commands, events, known_peers, done, stop, metrics, streams });
+    let handle =
+        SwarmHandle::new(handle::Parts { peer, commands, events, known_peers, done, stop, metrics, streams, records });
     Ok(RunningSwarm { handle, gossip })
 }

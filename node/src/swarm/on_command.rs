@@ -2,18 +2,18 @@ use std::time::{Duration, Instant};
 
 use dagmesh_core::limits;
 use libp2p::gossipsub::{self, IdentTopic, TopicHash};
-use libp2p::kad::RecordKey;
+use libp2p::kad::{Quorum, Record, RecordKey};
 use libp2p::swarm::DialError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
 use super::address;
-use super::behaviour;
 use super::command::{Command, Target};
 use super::error::{DialAttempt, PublishError, SwarmError, chain};
-use super::event::{PeerInfo, Provided};
-use super::queries::{Providers, Query};
+use super::event::{FoundRecords, PeerInfo, Provided};
+use super::kademlia::kad_mode;
+use super::queries::{Closest, Providers, Query};
 use super::topics;
 use super::worker::{Dial, Holding, Worker};
 
@@ -43,6 +43,11 @@ impl Worker {
                 answer(reply, ());
             }
             Command::FindProviders { key, limit, reply } => self.find_providers(key, limit, reply),
+            Command::ClosestPeers { key, count, reply } => self.closest_peers(key, count, reply),
+            Command::PutRecordTo { peer, key, value, reply } => {
+                self.put_record_to(peer, Record::new(key, value), reply)
+            }
+            Command::FindRecords { key, reply } => self.find_records(key, reply),
             Command::Bootstrap(reply) => self.bootstrap(reply),
             Command::Subscribe { topic, holding, reply } => {
                 let result = self.subscribe(&topic);
@@ -69,7 +74,7 @@ impl Worker {
                 answer(reply, self.observed.report(listen, external, self.peers.count()));
             }
             Command::SetKadMode { mode, reply } => {
-                self.swarm.behaviour_mut().kad.set_mode(behaviour::kad_mode(mode));
+                self.swarm.behaviour_mut().kad.set_mode(kad_mode(mode));
                 answer(reply, ());
             }
             Command::Protect { peer, keep, reply } => {
@@ -221,6 +226,30 @@ impl Worker {
         let until = Instant::now() + Duration::from_secs(limits::QUERY_TIMEOUT_SECS);
         let id = self.swarm.behaviour_mut().kad.get_providers(RecordKey::from(key));
         self.queries.insert(id, Query::Providers(Providers { found: Vec::new(), limit, until, reply }));
+    }
+
+    fn closest_peers(&mut self, key: Vec<u8>, count: usize, reply: oneshot::Sender<Result<Vec<PeerId>, SwarmError>>) {
+        if let Err(error) = self.queries.check_room("finding the closest peers") {
+            return answer(reply, Err(error));
+        }
+        let id = self.swarm.behaviour_mut().kad.get_closest_peers(key);
+        self.queries.insert(id, Query::Closest(Closest { found: Vec::new(), count, reply }));
+    }
+
+    fn put_record_to(&mut self, peer: PeerId, record: Record, reply: oneshot::Sender<Result<bool, SwarmError>>) {
+        if let Err(error) = self.queries.check_room("putting a record") {
+            return answer(reply, Err(error));
+        }
+        let id = self.swarm.behaviour_mut().kad.put_record_to(record, [peer].into_iter(), Quorum::One);
+        self.queries.insert(id, Query::PutRecord { reply });
+    }
+
+    fn find_records(&mut self, key: Vec<u8>, reply: oneshot::Sender<Result<FoundRecords, SwarmError>>) {
+        if let Err(error) = self.queries.check_room("finding records") {
+            return answer(reply, Err(error));
+        }
+        let id = self.swarm.behaviour_mut().kad.get_record(RecordKey::from(key));
+        self.queries.insert(id, Query::Records { found: FoundRecords::default(), reply });
     }
 
     fn bootstrap(&mut self, reply: oneshot::Sender<Result<(), SwarmError>>) {

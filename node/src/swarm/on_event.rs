@@ -3,8 +3,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dagmesh_core::limits;
 use libp2p::gossipsub::{self, MessageAcceptance};
-use libp2p::kad::store::RecordStore;
-use libp2p::kad::{self, GetProvidersOk, InboundRequest, QueryId, QueryResult};
+use libp2p::kad::{
+    self, GetClosestPeersError, GetClosestPeersOk, GetProvidersOk, GetRecordError, GetRecordOk, QueryId, QueryResult,
+};
 use libp2p::swarm::{ConnectionError, ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, autonat, identify, mdns, relay, upnp};
 
@@ -14,7 +15,7 @@ use super::config::Profile;
 use super::error::{SwarmError, chain};
 use super::event::{Direction, GossipMessage, Held, HeldMessage, MeshEvent, Provided};
 use super::on_command::untried;
-use super::queries::{Providers, Query};
+use super::queries::{Closest, Providers, Query};
 use super::transport;
 use super::worker::Worker;
 
@@ -337,7 +338,6 @@ impl Worker {
 
     fn on_kad(&mut self, event: kad::Event) {
         match event {
-            kad::Event::InboundRequest { request } => self.on_kad_request(request),
             kad::Event::OutboundQueryProgressed { id, result, stats, step } => {
                 self.on_query(id, result, stats.num_successes() > 0, step.last);
             }
@@ -349,31 +349,23 @@ impl Worker {
         }
     }
 
-    /// What others ask us to store: provider records within the caps; no records, since none of ours has a validator
-    /// for them yet.
-    fn on_kad_request(&mut self, request: InboundRequest) {
-        match request {
-            InboundRequest::AddProvider { record: Some(mut record) } => {
-                let behaviour = self.swarm.behaviour_mut();
-                record.addresses.retain(|addr| behaviour.book.accepts(addr));
-                record.addresses.truncate(limits::MAX_ADDRS_PER_PEER);
-                if let Err(error) = behaviour.kad.store_mut().add_provider(record) {
-                    self.metrics.kad_refused.add();
-                    tracing::debug!(%error, "provider record refused");
-                }
-            }
-            InboundRequest::PutRecord { record: Some(_), source, .. } => {
-                self.metrics.kad_refused.add();
-                tracing::debug!(%source, "record of unknown kind refused");
-            }
-            _ => {}
-        }
-    }
-
     fn on_query(&mut self, id: QueryId, result: QueryResult, reached: bool, last: bool) {
+        let put = matches!(result, QueryResult::PutRecord(Ok(_)));
         match result {
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
                 self.on_providers(id, providers);
+            }
+            QueryResult::GetClosestPeers(result) => {
+                let peers = match result {
+                    Ok(GetClosestPeersOk { peers, .. }) | Err(GetClosestPeersError::Timeout { peers, .. }) => peers,
+                };
+                self.on_closest(id, peers);
+            }
+            QueryResult::GetRecord(Ok(found)) => self.on_record(id, found),
+            QueryResult::GetRecord(Err(GetRecordError::NotFound { closest_peers, .. })) => {
+                if let Some(Query::Records { found, .. }) = self.queries.get_mut(&id) {
+                    found.without = closest_peers;
+                }
             }
             QueryResult::StartProviding(result) | QueryResult::RepublishProvider(result) => {
                 let key = match &result {
@@ -402,11 +394,48 @@ impl Worker {
                 let provided = if reached { Provided::Published } else { Provided::Waiting };
                 let _caller_has_gone = reply.send(Ok(provided));
             }
+            Some(Query::Closest(Closest { found, reply, .. })) => {
+                let _caller_has_gone = reply.send(Ok(found));
+            }
+            Some(Query::PutRecord { reply }) => {
+                let _caller_has_gone = reply.send(Ok(put));
+            }
+            Some(Query::Records { found, reply }) => {
+                let _caller_has_gone = reply.send(Ok(found));
+            }
             Some(Query::Bootstrap { reply }) => {
                 let result = if reached { Ok(()) } else { Err(SwarmError::NoPeers { what: "joining the DHT" }) };
                 let _caller_has_gone = reply.send(result);
             }
             None => {}
+        }
+    }
+
+    fn on_closest(&mut self, id: QueryId, peers: Vec<kad::PeerInfo>) {
+        let Some(Query::Closest(search)) = self.queries.get_mut(&id) else { return };
+        let local = *self.swarm.local_peer_id();
+        let others = peers.into_iter().filter(|info| info.peer_id != local).take(search.count);
+        for kad::PeerInfo { peer_id, addrs } in others {
+            search.found.push(peer_id);
+            // They are known only while the query runs: keep them for the dial that follows.
+            addrs.into_iter().for_each(|addr| self.swarm.behaviour_mut().book.add(peer_id, addr));
+        }
+    }
+
+    fn on_record(&mut self, id: QueryId, ok: GetRecordOk) {
+        let Some(Query::Records { found, .. }) = self.queries.get_mut(&id) else { return };
+        match ok {
+            // One without a peer is our own.
+            GetRecordOk::FoundRecord(kad::PeerRecord { peer: None, .. }) => {}
+            GetRecordOk::FoundRecord(kad::PeerRecord { peer: Some(peer), record }) => {
+                found.found.push((peer, record.value));
+                if found.found.len() >= limits::MAX_RECORD_PEERS {
+                    self.finish(id);
+                }
+            }
+            GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates } => {
+                found.without = cache_candidates.into_values().collect();
+            }
         }
     }
 

@@ -43,13 +43,18 @@ impl PeerBook {
 
     /// Whether an address that a stranger gave may be used.
     pub(super) fn accepts(&self, addr: &Multiaddr) -> bool {
-        addr.len() <= limits::MAX_ADDR_BYTES && (!self.global_only || is_globally_reachable(addr))
+        accepts(addr, self.global_only)
     }
 
     /// The known addresses of a peer, with `/p2p/`.
     pub(super) fn get(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
         self.addresses.get(peer).collect()
     }
+}
+
+/// Whether an address that a stranger gave may be used; with `global_only`, by everybody.
+pub(super) fn accepts(addr: &Multiaddr, global_only: bool) -> bool {
+    addr.len() <= limits::MAX_ADDR_BYTES && (!global_only || is_globally_reachable(addr))
 }
 
 impl NetworkBehaviour for PeerBook {

@@ -7,7 +7,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
 use super::error::SwarmError;
-use super::event::Provided;
+use super::event::{FoundRecords, Provided};
 
 type Reply<T> = oneshot::Sender<Result<T, SwarmError>>;
 
@@ -25,7 +25,17 @@ pub(super) enum Query {
     FindPeer { peer: PeerId, tried: Vec<Multiaddr>, reply: Reply<Vec<Multiaddr>> },
     Providers(Providers),
     Provide { reply: Reply<Provided> },
+    Closest(Closest),
+    PutRecord { reply: Reply<bool> },
+    Records { found: FoundRecords, reply: Reply<FoundRecords> },
     Bootstrap { reply: Reply<()> },
+}
+
+/// A search for the peers closest to a key.
+pub(super) struct Closest {
+    pub(super) found: Vec<PeerId>,
+    pub(super) count: usize,
+    pub(super) reply: Reply<Vec<PeerId>>,
 }
 
 /// A search for providers.
@@ -55,6 +65,9 @@ impl Query {
             Self::FindPeer { reply, .. } => reply.is_closed(),
             Self::Providers(Providers { reply, until, .. }) => reply.is_closed() || now >= *until,
             Self::Provide { reply } => reply.is_closed(),
+            Self::Closest(Closest { reply, .. }) => reply.is_closed(),
+            Self::PutRecord { reply } => reply.is_closed(),
+            Self::Records { reply, .. } => reply.is_closed(),
             Self::Bootstrap { reply } => reply.is_closed(),
         }
     }

@@ -13,6 +13,7 @@ use super::*;
 
 mod autonat;
 mod gossip;
+mod records;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const TOPIC: &str = "/dagmesh/heads/test";

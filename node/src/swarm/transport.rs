@@ -10,6 +10,7 @@ use super::address::{self, Socket};
 use super::behaviour::Behaviour;
 use super::config::SwarmConfig;
 use super::error::{SwarmError, chain};
+use super::kad_store::KadStore;
 use super::tls;
 
 /// Builds the Swarm: TCP (TLS preferred to Noise, yamux), QUIC, DNS, WebSocket and relayed connections; behind a
@@ -17,6 +18,7 @@ use super::tls;
 pub(super) async fn build(
     config: &SwarmConfig,
     keypair: &Keypair,
+    store: KadStore,
 ) -> Result<(Swarm<Behaviour>, libp2p_stream::Control), SwarmError> {
     // Two providers are compiled in, so a library that asks rustls for its default would panic without this.
     let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -27,7 +29,7 @@ pub(super) async fn build(
     let swarm_config = |c: libp2p::swarm::Config| {
         c.with_idle_connection_timeout(config.idle_timeout).with_substream_upgrade_protocol_override(Version::V1Lazy)
     };
-    let behaviour = |key: &Keypair, relay| Behaviour::new(config, key, relay).map_err(Into::into);
+    let behaviour = |key: &Keypair, relay| Behaviour::new(config, key, relay, store).map_err(Into::into);
     let failed = |what, error: &(dyn std::error::Error + 'static)| SwarmError::Transport { what, reason: chain(error) };
     let resolver = |error: &(dyn std::error::Error + 'static)| SwarmError::Transport {
         what: "name resolution",

@@ -9,7 +9,7 @@
 //!   [`serve`] is the side that answers.
 //! - [`Put`], [`Get`]: the machines that replicate a record to the closest nodes, and read it from a quorum of them.
 //!
-//! Everything is pure: time is told from outside, in Unix milliseconds where a record's own times count.
+//! With the feature `net`, `net` carries these over libp2p streams. All else is pure: time is told from outside, in Unix milliseconds where a record's own times count.
 //!
 //! Source: N. Tollervey, "drogulus" (signed items, keys made of owner and name, error codes); the IPNS record
 //! specification, <https://specs.ipfs.tech/ipns/ipns-record/>; P. Maymounkov, D. Mazières, "Kademlia" (IPTPS 2002),
@@ -21,6 +21,8 @@ mod error;
 mod hash;
 mod ipns;
 mod message;
+#[cfg(feature = "net")]
+pub mod net;
 mod order;
 mod quorum;
 mod record;

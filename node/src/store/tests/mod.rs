@@ -16,6 +16,7 @@ mod full;
 mod garbage;
 mod groups;
 mod lanes;
+mod records;
 mod tables;
 mod torn;
 

@@ -42,6 +42,10 @@ pub const MAX_RECORD_MARKS: usize = 65_536;
 pub const RECORD_REPUBLISH_SECS: u64 = 4 * 60 * 60;
 /// Records put again at once.
 pub const MAX_RECORD_REPUBLISHES: usize = 4;
+/// How long a record that we sign is valid, unless its owner says otherwise, in seconds (7 days).
+pub const RECORD_LIFETIME_SECS: u64 = 7 * 24 * 60 * 60;
+/// Rows about records that wait for the disk before records of peers are refused: at the largest 16 MiB.
+pub const MAX_RECORD_WRITES: usize = 1024;
 /// Largest message about a record: the record, its key, a reason.
 pub const MAX_RECORD_MESSAGE_BYTES: usize = MAX_RECORD_BYTES + MAX_KAD_KEY_BYTES + MAX_REASON_BYTES + 64;
 /// Copies of a record that are put unless the caller says otherwise: the replication factor of Kademlia.
@@ -52,6 +56,11 @@ pub const MAX_RECORD_PEERS: usize = 64;
 pub const RECORD_QUORUM: usize = 16;
 /// Requests of one put or get that run at once.
 pub const MAX_RECORD_REQUESTS: usize = 10;
+/// Requests about records that are answered at once; a further one is dropped, and asked again by honest peers. Each holds
+/// two messages: 2 MiB.
+pub const MAX_RECORD_SERVED: usize = 64;
+/// Those of one peer: it puts some records again, and reads others.
+pub const MAX_RECORD_SERVED_PER_PEER: usize = 8;
 /// How long one put or get may take, in seconds: the search for the closest nodes and three peers in a row that do not
 /// answer ([`CALL_TIMEOUT_SECS`]).
 pub const RECORD_CALL_SECS: u64 = QUERY_TIMEOUT_SECS + 3 * CALL_TIMEOUT_SECS;

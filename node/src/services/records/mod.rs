@@ -1,0 +1,214 @@
+//! Signed records and IPNS names: put to the nodes closest to their key, read from a quorum of them, put again while they
+//! are valid.
+//!
+//! - [`keep`]: what the DHT and the exchange take is written to the disk; bans are carried out; records are put again.
+//! - [`drive`]: one put or get, over `/dagmesh/records/1.0.0`, or by plain Kademlia where a peer knows no other.
+
+mod drive;
+mod keep;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use dagmesh_core::limits;
+use dagmesh_records::{
+    Get, GetConfig, GetResult, IpnsDraft, IpnsName, IpnsRecord, Put, PutConfig, PutEnd, PutResult, Record, RecordError,
+    Source, StoreConfig, Validity, Verified, net, record_key,
+};
+use libp2p::{
+    PeerId,
+    identity::{Keypair, PublicKey},
+};
+
+use super::{Context, unix_ms};
+use crate::{
+    error::{ErrorKind, NodeError},
+    store::{KeptRecords, Store},
+    swarm::RecordBook,
+    types::{NamePublish, NameResolved, RecordFound, RecordHeld, RecordPut, RecordPutDone},
+};
+
+/// How often a put that is superseded is signed again with a higher number, before the other writer has its way.
+const RESIGNS: usize = 3;
+
+/// The records of this node. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Records {
+    context: Context,
+    book: RecordBook,
+    /// One record at a time gets its number.
+    signing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What was written in the last run. Before the swarm starts, so that nothing older is taken meanwhile.
+pub(crate) fn book(store: &Store, own: PeerId) -> Result<RecordBook, NodeError> {
+    let KeptRecords { rows, marks, bans } = store.kept_records()?;
+    Ok(RecordBook::restore(StoreConfig::new(own, rand::random()), Arc::new(unix_ms), rows, marks, bans))
+}
+
+impl Records {
+    /// Answers what peers ask, and keeps the book.
+    pub(crate) fn start(context: &Context) -> Result<Self, NodeError> {
+        let this = Self { context: context.clone(), book: context.swarm.records().clone(), signing: Arc::default() };
+        let incoming = context.swarm.streams().accept(net::PROTOCOL);
+        let incoming = incoming.map_err(|error| NodeError::other(format!("a protocol is served twice: {error}")))?;
+        let book = this.book.clone();
+        context.spawn(net::serve_on(incoming, move |peer, request| {
+            let book = book.clone();
+            async move {
+                let (answer, number) = book.serve(peer, &request)?;
+                // Whoever is told that it is stored may count on it.
+                let durable = book.durable(number).await;
+                Some(if durable { answer } else { keep::not_written(answer) })
+            }
+        }));
+        let keeper = this.clone();
+        context.spawn(async move { keeper.keep().await });
+        Ok(this)
+    }
+
+    /// Signs a record, keeps it, and puts it to the closest nodes.
+    pub(crate) async fn put(&self, key: Option<Keypair>, request: RecordPut) -> Result<RecordPutDone, NodeError> {
+        let key = key.unwrap_or_else(|| Keypair::clone(&self.context.key));
+        let RecordPut { name, value, lifetime, replicas, meta } = request;
+        let name = dagmesh_records::RecordName::new(name).map_err(usage)?;
+        let lifetime_ms = millis(lifetime);
+        let at = record_key(&key.public(), &name);
+        let sign = |sequence| {
+            let timestamp_ms = unix_ms();
+            let expires_ms = timestamp_ms.saturating_add(lifetime_ms);
+            let (name, value, meta) = (name.clone(), value.clone(), meta.clone());
+            let draft = dagmesh_records::Draft { name, value, sequence, timestamp_ms, expires_ms, meta };
+            Record::sign(&key, draft).map(|record| Verified::from(&record))
+        };
+        self.put_own(&at, replicas, sign).await
+    }
+
+    /// The newest record of an owner under a name.
+    pub(crate) async fn get(&self, owner: &PublicKey, name: String, quorum: usize) -> Result<RecordFound, NodeError> {
+        let name = dagmesh_records::RecordName::new(name).map_err(usage)?;
+        let key = record_key(owner, &name);
+        let result = self.read(key, quorum).await?;
+        let found = match &result.record {
+            Some(found) => Record::decode(found.bytes()).map_err(|error| NodeError::verification(error.to_string()))?,
+            None => return Err(not_found(format!("record {name:?} of {}", owner.to_peer_id()), &result)),
+        };
+        Ok(RecordFound::new(&found, &result))
+    }
+
+    /// All that are held here; those of this node alone with `own`.
+    pub(crate) fn list(&self, own: bool) -> Vec<RecordHeld> {
+        self.book.list(own).iter().map(|(record, source)| RecordHeld::new(record, *source)).collect()
+    }
+
+    /// Points an IPNS name.
+    pub(crate) async fn publish(&self, key: Option<Keypair>, request: NamePublish) -> Result<RecordPutDone, NodeError> {
+        let key = key.unwrap_or_else(|| Keypair::clone(&self.context.key));
+        let NamePublish { value, lifetime, ttl, replicas } = request;
+        let at = IpnsName::of(&key.public()).key();
+        let ttl_ns = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+        let sign = |sequence| {
+            let validity = Validity::from_unix_ms(unix_ms().saturating_add(millis(lifetime)));
+            let draft = IpnsDraft { value: value.clone().into_bytes(), sequence, validity, ttl_ns };
+            IpnsRecord::sign(&key, draft).map(|record| Verified::from(&record))
+        };
+        self.put_own(&at, replicas, sign).await
+    }
+
+    /// Where an IPNS name points.
+    pub(crate) async fn resolve(&self, name: &IpnsName, quorum: usize) -> Result<NameResolved, NodeError> {
+        let result = self.read(name.key(), quorum).await?;
+        let found = match &result.record {
+            Some(found) => {
+                IpnsRecord::decode(name, found.bytes()).map_err(|error| NodeError::verification(error.to_string()))?
+            }
+            None => return Err(not_found(format!("record of /ipns/{name}"), &result)),
+        };
+        Ok(NameResolved::new(&found, &result))
+    }
+
+    /// Signs with the next number, makes it durable, and puts it.
+    async fn put_own(
+        &self,
+        key: &[u8],
+        replicas: usize,
+        sign: impl Fn(u64) -> Result<Verified, RecordError>,
+    ) -> Result<RecordPutDone, NodeError> {
+        let mut last = None;
+        for _ in 0..=RESIGNS {
+            let record = self.sign_next(key, &sign).await?;
+            let result = self.replicate(record.clone(), replicas).await?;
+            match result.end {
+                PutEnd::Superseded(_) => last = Some(record),
+                PutEnd::Nowhere => {
+                    let (asked, wanted) = (result.asked, result.wanted);
+                    let text = format!("the record is kept here and put again later: 0 of {wanted} nodes hold it");
+                    let why = result.refused.first().map(|(peer, why)| format!("; {peer}: {why}")).unwrap_or_default();
+                    return Err(NodeError::no_peers(format!("{text}, {asked} were asked{why}")));
+                }
+                PutEnd::Complete | PutEnd::Partial => return Ok(RecordPutDone::new(&record, &result)),
+            }
+        }
+        let sequence = last.map_or(0, |record| record.order().sequence);
+        let text = format!("another writer with this key goes on putting newer records (ours is number {sequence})");
+        Err(NodeError::new(ErrorKind::Error, text))
+    }
+
+    async fn sign_next(
+        &self,
+        key: &[u8],
+        sign: impl Fn(u64) -> Result<Verified, RecordError>,
+    ) -> Result<Verified, NodeError> {
+        let _one_at_a_time = self.signing.lock().await;
+        let mut sequence = self.book.get(key).map_or(1, |held| held.order().sequence.saturating_add(1));
+        loop {
+            let record = sign(sequence).map_err(usage)?;
+            match self.book.put(Source::Own, record.clone()) {
+                Ok((_, number)) => {
+                    let written = tokio::time::timeout(WRITE, self.book.durable(number)).await;
+                    return match written {
+                        Ok(true) => Ok(record),
+                        _ => Err(NodeError::new(ErrorKind::Storage, "the record could not be written to the disk")),
+                    };
+                }
+                Err(RecordError::Outlived { sequence: known }) if known >= sequence => {
+                    sequence = known.saturating_add(1)
+                }
+                Err(RecordError::Superseded { newer }) if newer.order().sequence >= sequence => {
+                    sequence = newer.order().sequence.saturating_add(1);
+                }
+                Err(error) => return Err(usage(error)),
+            }
+        }
+    }
+
+    /// Puts a record to so many of the closest nodes.
+    async fn replicate(&self, record: Verified, replicas: usize) -> Result<PutResult, NodeError> {
+        let config = PutConfig { replicas, ..PutConfig::new(record, unix_ms()) };
+        let put = Put::new(std::time::Instant::now(), config).map_err(usage)?;
+        self.drive(put).await.ok_or_else(NodeError::stopping)
+    }
+
+    async fn read(&self, key: Vec<u8>, quorum: usize) -> Result<GetResult, NodeError> {
+        let local = self.book.get(&key);
+        let config = GetConfig { quorum, local, ..GetConfig::new(key, unix_ms()) };
+        let get = Get::new(std::time::Instant::now(), config).map_err(usage)?;
+        self.drive(get).await.ok_or_else(NodeError::stopping)
+    }
+}
+
+const WRITE: Duration = Duration::from_secs(limits::CALL_TIMEOUT_SECS);
+
+fn usage(error: RecordError) -> NodeError {
+    NodeError::usage(error.to_string())
+}
+
+fn not_found(what: String, result: &GetResult) -> NodeError {
+    let GetResult { asked, absent, invalid, .. } = result;
+    NodeError::not_found(format!("no {what}: {asked} nodes were asked, {absent} had none, {invalid} none that holds"))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
