@@ -133,7 +133,7 @@ pub enum PublishError {
         /// The topic.
         topic: String,
     },
-    /// The message is over [`dagmesh_core::limits::MAX_GOSSIP_BYTES`].
+    /// The message is over [`dagmesh_core::limits::MAX_GOSSIP_CONTENT_BYTES`].
     #[error("{bytes} bytes for {topic} are over the limit of {limit}")]
     TooLarge {
         /// The topic.

@@ -316,9 +316,12 @@ impl Worker {
     }
 
     fn publish(&mut self, topic: String, data: Vec<u8>) -> Result<usize, PublishError> {
-        let (bytes, limit, connected) = (data.len(), limits::MAX_GOSSIP_BYTES, self.peers.count());
+        let (bytes, limit, connected) = (data.len(), limits::MAX_GOSSIP_CONTENT_BYTES, self.peers.count());
         if !topics::filter(&self.config).allows(&topic) {
             return Err(PublishError::Topic { topic, reason: self.topic_rule() });
+        }
+        if bytes > limit {
+            return Err(PublishError::TooLarge { topic, bytes, limit });
         }
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         let hash = TopicHash::from_raw(topic.as_str());
@@ -329,7 +332,6 @@ impl Worker {
             }
             Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => Err(PublishError::NoPeers { topic, connected }),
             Err(gossipsub::PublishError::Duplicate) => Err(PublishError::Duplicate { topic }),
-            Err(gossipsub::PublishError::MessageTooLarge) => Err(PublishError::TooLarge { topic, bytes, limit }),
             Err(gossipsub::PublishError::AllQueuesFull(peers)) => {
                 Err(PublishError::Failed { topic, reason: format!("the queues to all {peers} peers are full") })
             }

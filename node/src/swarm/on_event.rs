@@ -257,18 +257,20 @@ impl Worker {
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
         match event {
-            gossipsub::Event::Message { propagation_source, message_id, message }
-                if self.holding.contains_key(&message.topic) =>
-            {
-                if let Some(acceptance) = self.hold(propagation_source, &message_id, message) {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                let acceptance = if message.data.len() > limits::MAX_GOSSIP_BYTES {
+                    // Peers with other limits pass it on in good faith.
+                    self.metrics.gossip_ignored.add();
+                    Some(MessageAcceptance::Ignore)
+                } else if self.holding.contains_key(&message.topic) {
+                    self.hold(propagation_source, &message_id, message)
+                } else {
+                    Some(self.validate(propagation_source, message))
+                };
+                if let Some(acceptance) = acceptance {
                     let gossip = &mut self.swarm.behaviour_mut().gossip;
                     gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
                 }
-            }
-            gossipsub::Event::Message { propagation_source, message_id, message } => {
-                let acceptance = self.validate(propagation_source, message);
-                let gossip = &mut self.swarm.behaviour_mut().gossip;
-                gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
             }
             gossipsub::Event::Subscribed { peer_id, topic } => {
                 self.emit(MeshEvent::TopicJoined { peer: peer_id, topic: topic.into_string() });

@@ -88,7 +88,10 @@ fn gossip_config() -> Result<Config, String> {
     ConfigBuilder::default()
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
-        .max_transmit_size(limits::MAX_GOSSIP_BYTES)
+        // What is read at once; a message is held to MAX_GOSSIP_BYTES when it is sent and when it has come.
+        .max_transmit_size(limits::MAX_GOSSIP_FRAME_BYTES)
+        .max_control_message_size(limits::MAX_GOSSIP_FRAME_BYTES)
+        .max_control_messages_sent(limits::MAX_GOSSIP_IDS)
         .message_id_fn(message_id)
         // The mesh of the specification: 6 peers, between 4 and 12, at least 2 of them dialled by ourselves.
         .mesh_n(6)

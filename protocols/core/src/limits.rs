@@ -363,8 +363,18 @@ pub const MAX_TOPICS: usize = 100;
 pub const MAX_SUBSCRIPTIONS_PER_MESSAGE: usize = 1024;
 /// Longest name of a topic, in bytes.
 pub const MAX_TOPIC_BYTES: usize = 256;
-/// Largest gossip message, its envelope included: the default of every gossipsub implementation.
+/// Largest gossip message, its envelope included: what every gossipsub implementation reads unless told otherwise.
 pub const MAX_GOSSIP_BYTES: usize = 64 * 1024;
+/// Largest content of one that we send: the envelope has author, number and topic, and with RSA a key and a signature of
+/// 3 KiB.
+pub const MAX_GOSSIP_CONTENT_BYTES: usize = MAX_GOSSIP_BYTES - 4096;
+/// Largest frame of gossip that is read, and what is control in it: go-libp2p-pubsub names up to 5,000 ids of 46 bytes at
+/// once. Over it the stream is closed; libp2p's muxer does not tell the sender, whose gossip is lost from then on.
+pub const MAX_GOSSIP_FRAME_BYTES: usize = 256 * 1024;
+/// Ids of messages that are named to a peer at once. With 52 bytes each and the topic they stay below 16 KiB, the control
+/// that rust-libp2p reads unless told otherwise.
+pub const MAX_GOSSIP_IDS: usize = 256;
+const _: () = assert!(MAX_GOSSIP_IDS * 52 + MAX_TOPIC_BYTES < 16 * 1024);
 /// Accepted gossip messages that wait for the node; when full, a message is ignored and counted.
 pub const GOSSIP_QUEUE: usize = 1024;
 /// Keys that a node provides itself.

@@ -36,8 +36,8 @@ pub const MAX_GROUP_LOG_ROOTS: usize = 256;
 pub const MAX_GROUP_LOG_CHANGES: usize = MAX_GROUP_LEAVES;
 /// A group's update carries the whole vector while it is no larger than this: one packet.
 pub const GROUP_VECTOR_BYTES: usize = 1024;
-/// Largest gossip message of a group: [`MAX_GOSSIP_BYTES`] without the envelope.
-pub const MAX_GROUP_GOSSIP_BYTES: usize = MAX_GOSSIP_BYTES - 4096;
+/// Largest gossip message of a group.
+pub const MAX_GROUP_GOSSIP_BYTES: usize = MAX_GOSSIP_CONTENT_BYTES;
 /// Heads in one gossip message of a group, by their bytes in all: leaves room for the rest of the message.
 pub const MAX_GROUP_GOSSIP_HEAD_BYTES: usize = 48 * 1024;
 /// Heads in one page of a recovery, by their bytes in all: a group of 1,000 leaves takes one page.

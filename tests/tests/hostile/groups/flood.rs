@@ -1,12 +1,15 @@
 //! Floods: of digests that nobody knows, over the topic and by requests.
 
 use dagmesh_chronosync::{Answer, Request};
+use dagmesh_core::limits;
 use dagmesh_tests::{
     group,
     hostile::{
-        gossip::{Gossiper, subscriptions},
+        gossip::{Gossiper, prune, subscriptions},
         group::{digest, topic, unknown},
     },
+    peer::SOON,
+    wait_for,
 };
 use futures::future::join_all;
 
@@ -72,4 +75,30 @@ async fn row_29_a_flood_of_unknown_digests_takes_no_memory_and_drowns_nobody() {
     assert_eq!((state.leaves, state.sum), (1, scene.said));
     let told = group::assert_sound(&group::log(&scene.daemon, GROUP).await);
     assert!(told.keys().all(|(producer, _)| *producer == group::peer(&scene.honest)), "{:?}", told.keys());
+}
+
+/// A peer that reads no more would close its stream and hear nothing from then on; so a flood would part honest members.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn amid_a_flood_a_neighbour_is_never_named_more_messages_than_it_reads_at_once() {
+    let mut scene = Scene::start().await;
+    let (topic, addr) = (topic(&scene.group), scene.daemon.addr("tcp").parse().expect("an address"));
+    // Outside of the mesh, messages are named to it and not sent.
+    let mut neighbour = Gossiper::connect(&addr).await;
+    neighbour.send(&subscriptions(true, [topic.as_str()])).await.expect("a stream");
+    neighbour.hears("a place in the mesh", |rpc| rpc.graft.contains(&topic)).await;
+    neighbour.send(&prune(&topic, 3600)).await.expect("a stream");
+    let mut flooder = Gossiper::connect(&addr).await;
+    flooder.send(&subscriptions(true, [topic.as_str()])).await.expect("a stream");
+    let mut sent = 0;
+    wait_for(SOON, "names of messages", async || {
+        for _ in 0..limits::MAX_GOSSIP_IDS {
+            flooder.try_publish(&topic, &digest(sent)).await.expect("a stream");
+            sent += 1;
+        }
+        neighbour.heard().iter().any(|rpc| rpc.ihave.len() >= limits::MAX_GOSSIP_IDS)
+    })
+    .await;
+    let most = neighbour.heard().iter().map(|rpc| rpc.ihave.len()).max();
+    assert_eq!(most, Some(limits::MAX_GOSSIP_IDS));
+    scene.honest_is_heard().await;
 }
