@@ -375,6 +375,8 @@ pub const MAX_GOSSIP_FRAME_BYTES: usize = 256 * 1024;
 /// that rust-libp2p reads unless told otherwise.
 pub const MAX_GOSSIP_IDS: usize = 256;
 const _: () = assert!(MAX_GOSSIP_IDS * 52 + MAX_TOPIC_BYTES < 16 * 1024);
+/// What a message that waits to be judged counts for at least, in bytes: its place in the queue, and its envelope.
+pub const HELD_MESSAGE_BYTES: usize = 1024;
 /// Accepted gossip messages that wait for the node; when full, a message is ignored and counted.
 pub const GOSSIP_QUEUE: usize = 1024;
 /// Keys that a node provides itself.
