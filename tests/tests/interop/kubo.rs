@@ -28,18 +28,23 @@ use crate::{
 };
 
 /// The DHT of local networks.
-const LAN_DHT: &str = "/ipfs/lan/kad/1.0.0";
+pub(crate) const LAN_DHT: &str = "/ipfs/lan/kad/1.0.0";
 
 static PROGRAM: OnceCell<Result<PathBuf, String>> = OnceCell::const_new();
 
 /// A Kubo daemon with a repository of its own, connected with nobody.
-async fn kubo() -> Option<Kubo> {
+pub(crate) async fn kubo() -> Option<Kubo> {
+    kubo_with("dhtserver", &[]).await
+}
+
+/// The same with another `Routing.Type`, and more flags of `ipfs daemon`.
+pub(crate) async fn kubo_with(routing: &str, flags: &[&str]) -> Option<Kubo> {
     let program = PROGRAM.get_or_init(async || go::build("kubo", "github.com/ipfs/kubo/cmd/ipfs", "ipfs").await).await;
-    Some(Kubo::start(or_skip(program)?).await)
+    Some(Kubo::start(or_skip(program)?, routing, flags).await)
 }
 
 /// One of our daemons, in Kubo's DHT.
-async fn member(args: &[&str]) -> Daemon {
+pub(crate) async fn member(args: &[&str]) -> Daemon {
     daemon(args, &[("DAGMESH_SWARM__KAD_PROTOCOL", LAN_DHT)]).await
 }
 
@@ -108,18 +113,18 @@ async fn a_follower_finds_its_publisher_through_kubo_alone() {
 }
 
 /// A running Kubo daemon. It ends when this is dropped; a test that fails shows what it printed.
-struct Kubo {
+pub(crate) struct Kubo {
     program: &'static Path,
     repository: TempDir,
-    peer_id: String,
+    pub(crate) peer_id: String,
     /// Where it listens, with its peer id.
-    addr: String,
+    pub(crate) addr: String,
     printed: Arc<Mutex<String>>,
     _child: Child,
 }
 
 impl Kubo {
-    async fn start(program: &'static Path) -> Self {
+    async fn start(program: &'static Path, routing: &str, flags: &[&str]) -> Self {
         let repository = tempfile::tempdir().expect("a folder");
         let command = |args: &[&str]| {
             let mut command = Command::new(program);
@@ -129,12 +134,16 @@ impl Kubo {
         // Loopback and free ports, nobody to begin with, nothing that asks elsewhere.
         for args in [
             ["init", "--empty-repo", "--profile=test,autoconf-off"].as_slice(),
-            &["config", "Routing.Type", "dhtserver"],
+            &["config", "Routing.Type", routing],
             &["config", "--json", "Version.SwarmCheckEnabled", "false"],
         ] {
             succeeded(args, &command(args).output().await.expect("a program that starts"));
         }
-        let mut child = command(&["daemon"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a daemon");
+        let mut child = command(&[&["daemon"], flags].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a daemon");
         let printed = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let into = Arc::clone(&printed);
@@ -156,7 +165,7 @@ impl Kubo {
     }
 
     /// Connects with a peer, and waits until that stands in the routing table.
-    async fn joins(&self, addr: &str, peer: &str) {
+    pub(crate) async fn joins(&self, addr: &str, peer: &str) {
         self.ipfs(&["swarm", "connect", addr]).await;
         wait_for(SOON, "a routing table of Kubo's with the peer in it", async || {
             let table = self.lines(&["stats", "dht", "lan"]).await;
@@ -175,7 +184,7 @@ impl Kubo {
     }
 
     /// Has a command carried out, and gives each line of JSON that answers it.
-    async fn lines(&self, args: &[&str]) -> Vec<Value> {
+    pub(crate) async fn lines(&self, args: &[&str]) -> Vec<Value> {
         let printed = self.ipfs(&[args, &["--enc=json"]].concat()).await;
         printed.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
     }
@@ -184,11 +193,25 @@ impl Kubo {
     ///
     /// # Panics
     /// When it fails, or takes too long.
-    async fn ipfs(&self, args: &[&str]) -> String {
+    pub(crate) async fn ipfs(&self, args: &[&str]) -> String {
+        succeeded(args, &self.run(args).await)
+    }
+
+    /// Has a command carried out, which may fail: what it printed, or what it complained of.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    pub(crate) async fn try_ipfs(&self, args: &[&str]) -> Result<String, String> {
+        let output = self.run(args).await;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    async fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(self.program);
         command.args(args).env("IPFS_PATH", self.repository.path()).stdin(Stdio::null()).kill_on_drop(true);
         let done = tokio::time::timeout(SOON, command.output()).await;
-        succeeded(args, &done.unwrap_or_else(|_| panic!("`ipfs {}` takes too long", args.join(" "))).expect("run"))
+        done.unwrap_or_else(|_| panic!("`ipfs {}` takes too long", args.join(" "))).expect("run")
     }
 }
 

@@ -11,6 +11,7 @@ mod autonat;
 mod go;
 mod gossip;
 mod ipni;
+mod ipns;
 mod js;
 mod kademlia;
 mod kubo;

@@ -178,3 +178,25 @@ async fn a_record_that_nobody_takes_is_kept_and_said_to_be_nowhere_and_numbers_g
     let held = node.records().list(true);
     assert_eq!((held.len(), held[0].sequence), (1, 2));
 }
+
+#[tokio::test]
+async fn a_peer_of_plain_kademlia_holds_a_record_and_hands_it_out() {
+    let homes = [home(), home()];
+    let owner = start(homes[0].path(), None).await;
+    // It serves the DHT, and no exchange of records.
+    let plain = Hostile::start(&owner).await.running.handle;
+    until("record at a peer of plain Kademlia", async || {
+        let done = owner.records().put(RecordPut::new("name", "value")).await.ok()?;
+        done.holders.contains(&plain.local_peer_id()).then_some(())
+    })
+    .await;
+    let public = public_key(&owner);
+    owner.shutdown().await.expect("stops");
+
+    let addrs = plain.addrs().await.expect("addresses");
+    let addr = addrs.into_iter().find(|addr| addr.to_string().contains("/tcp/")).expect("one of TCP");
+    let reader = Node::builder().home(homes[1].path()).profile(Profile::Test).bootstrap(addr).start().await;
+    let reader = reader.expect("starts");
+    let found = until("record of its", async || reader.records().get(&public, "name").await.ok()).await;
+    assert_eq!((found.value.as_slice(), found.answers.holders), (b"value".as_slice(), 1));
+}
