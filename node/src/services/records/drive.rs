@@ -125,7 +125,11 @@ impl Records {
 
     /// A newer record than ours has come up.
     fn learnt(&self, peer: Option<PeerId>, newer: Verified) {
-        let Some(peer) = peer.filter(|_| self.book.get(newer.key()).is_some()) else { return };
+        let Some(peer) = peer else { return };
+        if self.book.get(newer.key()).is_none() {
+            // Whoever reads holds nothing by it, but is not told anything older any more.
+            return self.book.saw(peer, &newer);
+        }
         if let Err(error) = self.book.put(Source::Peer(peer), newer) {
             tracing::debug!(%error, "a newer record is not kept");
         }
