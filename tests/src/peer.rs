@@ -49,6 +49,8 @@ pub struct PeerOptions {
     pub key: Option<Keypair>,
     /// Listens on TCP alone.
     pub tcp_only: bool,
+    /// Whom it joins the mesh through.
+    pub bootstrap: Vec<Multiaddr>,
     /// The network's name; that of the profile `test` where absent.
     pub network: Option<&'static str>,
     /// Passes on announcements that reach it directly.
@@ -86,6 +88,7 @@ impl Peer {
         if options.tcp_only {
             config.swarm.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
         }
+        config.swarm.bootstrap = options.bootstrap;
         config.sync.republish = options.republish;
         config.sync.allow = options.allow;
         config.sync.max_syncs = options.max_syncs.unwrap_or(config.sync.max_syncs);

@@ -17,6 +17,9 @@ use super::queries::{Closest, Providers, Query};
 use super::topics;
 use super::worker::{Dial, Holding, Worker};
 
+/// How often a search for the closest peers begins anew where all that it began with have gone.
+const WALK_RETRIES: usize = 3;
+
 /// Answers a caller; one that has gone needs no answer.
 fn answer<T>(reply: oneshot::Sender<T>, value: T) {
     let _caller_has_gone = reply.send(value);
@@ -31,7 +34,6 @@ impl Worker {
             Command::Dial { target, reply } => self.dial(target, reply),
             Command::Disconnect { peer, reply } => answer(reply, self.swarm.disconnect_peer_id(peer).is_ok()),
             Command::Peers(reply) => answer(reply, self.list_peers()),
-            Command::Speaks { peer, protocol, reply } => answer(reply, self.peers.speaks(&peer, protocol.as_ref())),
             Command::AddAddress { peer, addr, reply } => {
                 self.swarm.behaviour_mut().book.add_trusted(peer, addr);
                 answer(reply, ());
@@ -233,8 +235,13 @@ impl Worker {
         if let Err(error) = self.queries.check_room("finding the closest peers") {
             return answer(reply, Err(error));
         }
-        let id = self.swarm.behaviour_mut().kad.get_closest_peers(key);
-        self.queries.insert(id, Query::Closest(Closest { found: Vec::new(), count, reply }));
+        self.walk(Closest { key, retries: WALK_RETRIES, found: Vec::new(), count, reply });
+    }
+
+    /// Begins a search, or begins it anew.
+    pub(super) fn walk(&mut self, search: Closest) {
+        let id = self.swarm.behaviour_mut().kad.get_closest_peers(search.key.clone());
+        self.queries.insert(id, Query::Closest(search));
     }
 
     fn put_record_to(&mut self, peer: PeerId, record: Record, reply: oneshot::Sender<Result<bool, SwarmError>>) {

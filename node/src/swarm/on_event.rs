@@ -6,7 +6,7 @@ use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::kad::{
     self, GetClosestPeersError, GetClosestPeersOk, GetProvidersOk, GetRecordError, GetRecordOk, QueryId, QueryResult,
 };
-use libp2p::swarm::{ConnectionError, ConnectionId, SwarmEvent};
+use libp2p::swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, autonat, identify, mdns, relay, upnp};
 
 use super::address;
@@ -50,6 +50,11 @@ impl Worker {
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.metrics.dials_failed.add();
+                if let Some(peer) = peer_id
+                    && matches!(error, DialError::Transport(_))
+                {
+                    self.unreachable(peer);
+                }
                 if let Some(dial) = self.dials.remove(&connection_id) {
                     let error = self.dial_error(dial.target, dial.peer, error);
                     let _caller_has_gone = dial.reply.send(Err(error));
@@ -396,6 +401,11 @@ impl Worker {
                 let provided = if reached { Provided::Published } else { Provided::Waiting };
                 let _caller_has_gone = reply.send(Ok(provided));
             }
+            // A walk begins with the closest that are known, and is over where all of these have gone: those who come
+            // next stand in the routing table, and the dead no longer.
+            Some(Query::Closest(search)) if search.found.is_empty() && search.retries > 0 && self.knows_dht() => {
+                self.walk(Closest { retries: search.retries - 1, ..search });
+            }
             Some(Query::Closest(Closest { found, reply, .. })) => {
                 let _caller_has_gone = reply.send(Ok(found));
             }
@@ -411,6 +421,19 @@ impl Worker {
             }
             None => {}
         }
+    }
+
+    /// No address of this peer can be reached: it leaves the routing table, where libp2p-kad keeps it until somebody else
+    /// wants its place. Where nobody else is connected, it may be our own line that is down.
+    fn unreachable(&mut self, peer: PeerId) {
+        if self.peers.count() > 0 && !self.peers.contains(&peer) {
+            self.swarm.behaviour_mut().kad.remove_peer(&peer);
+        }
+    }
+
+    /// Whether the routing table has anybody.
+    fn knows_dht(&mut self) -> bool {
+        self.swarm.behaviour_mut().kad.kbuckets().next().is_some()
     }
 
     fn on_closest(&mut self, id: QueryId, peers: Vec<kad::PeerInfo>) {

@@ -33,6 +33,9 @@ pub(super) enum Query {
 
 /// A search for the peers closest to a key.
 pub(super) struct Closest {
+    pub(super) key: Vec<u8>,
+    /// How often to begin anew where nobody answers.
+    pub(super) retries: usize,
     pub(super) found: Vec<PeerId>,
     pub(super) count: usize,
     pub(super) reply: Reply<Vec<PeerId>>,

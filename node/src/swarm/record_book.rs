@@ -184,6 +184,11 @@ impl RecordBook {
         })
     }
 
+    /// Remembers a record that a peer has shown us and that is not held here: none that is older is taken from now on.
+    pub fn saw(&self, peer: PeerId, record: &Verified) {
+        self.with(|book, now_ms| book.store.saw(now_ms, peer, record));
+    }
+
     /// Serves one request of a peer, over a connection that proves who it is; `None` where it is banned. The answer may be
     /// sent once the change is [durable](Self::durable).
     pub fn serve(&self, peer: PeerId, request: &[u8]) -> Option<(Answer, ChangeNumber)> {

@@ -11,7 +11,7 @@ use futures::{
     stream::FuturesUnordered,
 };
 use futures_timer::Delay;
-use libp2p::{PeerId, Stream, StreamProtocol};
+use libp2p::{PeerId, Stream, StreamProtocol, core::upgrade::NegotiationError};
 use libp2p_stream::{Control, IncomingStreams, OpenStreamError};
 
 use crate::frame::{self, FrameError, FrameReader};
@@ -108,6 +108,10 @@ impl Exchange {
                     Ok(Some(answer)) => return Ok(answer),
                     Err(error @ (FrameError::TooLong { .. } | FrameError::Prefix)) => {
                         return Err(ExchangeError::Answer { peer, what, error });
+                    }
+                    Err(FrameError::Io(error)) if is_refused(&error) => {
+                        let error = OpenStreamError::UnsupportedProtocol(self.protocol.clone());
+                        return Err(ExchangeError::Open { peer, what, error });
                     }
                     Ok(None) => {}
                     Err(error) => tracing::debug!(%peer, what, %error, "a stream broke off before its answer"),
@@ -209,6 +213,13 @@ impl Exchange {
         }
         peer
     }
+}
+
+/// Whether a stream ended since the peer does not know its protocol. Where protocols are agreed on lazily, the first
+/// message travels with the name, and a stream that is opened says nothing yet.
+fn is_refused(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<NegotiationError>());
+    matches!(inner, Some(NegotiationError::Failed))
 }
 
 /// `None` where the deadline came first.

@@ -104,27 +104,19 @@ impl Records {
     fn send(&self, peer: PeerId, request: Request, walk: Walk) -> impl Future<Output = Came> + Send + 'static {
         let (swarm, mut streams) = (self.context.swarm.clone(), self.context.swarm.streams());
         async move {
-            // What is sent is under way before the peer has said that it knows the protocol: of one that does not, all that
-            // shows is a stream that breaks. Whoever is dialled for this has identified itself by then.
-            let knows_none = async || matches!(swarm.speaks(peer, net::PROTOCOL).await, Ok(Some(false)));
-            let asked = match knows_none().await {
-                true => None,
-                false => match net::ask(&mut streams, peer, &request).await {
-                    Err(error) if error.is_unsupported() || knows_none().await => None,
-                    asked => Some(asked),
+            let (answer, plain) = match net::ask(&mut streams, peer, &request).await {
+                Ok(answer) => (Some(answer), false),
+                Err(error) if error.is_unsupported() => match request {
+                    Request::Put { key, record } => {
+                        let put = swarm.put_record_to(peer, key.into_inner(), record.into_inner()).await;
+                        (put.ok().map(put_answer), true)
+                    }
+                    Request::Get { .. } => (walk.await.and_then(|found| answer_of(&found, &peer)), true),
                 },
-            };
-            let (answer, plain) = match (asked, request) {
-                (Some(Ok(answer)), _) => (Some(answer), false),
-                (Some(Err(error)), _) => {
+                Err(error) => {
                     tracing::debug!(%error, "a request about a record failed");
                     (None, false)
                 }
-                (None, Request::Put { key, record }) => {
-                    let put = swarm.put_record_to(peer, key.into_inner(), record.into_inner()).await;
-                    (put.ok().map(put_answer), true)
-                }
-                (None, Request::Get { .. }) => (walk.await.and_then(|found| answer_of(&found, &peer)), true),
             };
             let input = answer.map_or(Input::Failed(peer), |answer| Input::Answered { peer, answer });
             Came { input, peer: Some(peer), plain }
@@ -133,8 +125,12 @@ impl Records {
 
     /// A newer record than ours has come up.
     fn learnt(&self, peer: Option<PeerId>, newer: Verified) {
+        let Some(peer) = peer else { return };
         let wanted = self.pubsub.as_ref().is_some_and(|pubsub| pubsub.listens_to(newer.key()));
-        let Some(peer) = peer.filter(|_| wanted || self.book.get(newer.key()).is_some()) else { return };
+        if !wanted && self.book.get(newer.key()).is_none() {
+            // Whoever reads holds nothing by it, but is not told anything older any more.
+            return self.book.saw(peer, &newer);
+        }
         if let Err(error) = self.book.put(Source::Peer(peer), newer) {
             tracing::debug!(%error, "a newer record is not kept");
         }

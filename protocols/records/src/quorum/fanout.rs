@@ -33,6 +33,11 @@ impl Fanout {
         Some(peer)
     }
 
+    /// Asks none beyond the first `count` of all.
+    pub(super) fn keep_first(&mut self, count: usize) {
+        self.waiting.truncate(count.saturating_sub(self.asked));
+    }
+
     /// This one has answered or failed. Gives whether it was being asked: a late or unasked answer is none.
     pub(super) fn ended(&mut self, peer: &PeerId) -> bool {
         self.running.remove(peer).is_some()

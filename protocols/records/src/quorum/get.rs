@@ -34,6 +34,9 @@ pub struct GetConfig {
     pub quorum: usize,
     /// How many of the closest nodes should hold it: those of them that say they do not are given it.
     pub replicas: usize,
+    /// Whether those of these are asked too, after the result, that the quorum made needless, to be given it where they
+    /// lack it.
+    pub thorough: bool,
     /// What this node holds itself.
     pub local: Option<Verified>,
     /// The clock at the beginning, in Unix milliseconds.
@@ -43,12 +46,13 @@ pub struct GetConfig {
 }
 
 impl GetConfig {
-    /// The quorum of IPNS, and as many copies as Kademlia makes.
+    /// The quorum of IPNS, and as many copies as Kademlia makes; thorough.
     pub fn new(key: Vec<u8>, unix_ms: u64) -> Self {
         Self {
             key,
             quorum: RECORD_QUORUM,
             replicas: DEFAULT_RECORD_REPLICAS,
+            thorough: true,
             local: None,
             unix_ms,
             times: Times::default(),
@@ -73,7 +77,7 @@ pub struct GetResult {
     pub asked: usize,
     /// How many valid ones were waited for.
     pub wanted: usize,
-    /// Who is being given the newest now, and why.
+    /// Who is being given the newest now, and why; of those that are asked later, more may come to it.
     pub corrected: Vec<(PeerId, Correction)>,
 }
 
@@ -98,7 +102,8 @@ enum Had {
 
 /// Gets one record: asks the closest nodes in the order of distance until a quorum of them has brought a valid one, or all
 /// have answered, or the time is over; gives the newest; then puts it to those that had an older one, to those of the
-/// closest that had none, and to the one closest of all that had none.
+/// closest that had none, and to the one closest of all that had none. Where it is thorough, it goes on meanwhile to ask
+/// those of the closest that were not asked yet: else a record would thin out at just those, however often it is read.
 #[derive(Debug)]
 pub struct Get {
     config: GetConfig,
@@ -106,7 +111,10 @@ pub struct Get {
     request: Request,
     /// By distance.
     closest: Vec<PeerId>,
-    fanout: Option<Fanout>,
+    reads: Option<Fanout>,
+    fixes: Fanout,
+    /// Whether it is settled which one further off is given it, if any.
+    cached: bool,
     had: BTreeMap<PeerId, Had>,
     newest: Option<Verified>,
     phase: Phase,
@@ -140,11 +148,22 @@ impl Get {
             config,
             request,
             closest: Vec::new(),
-            fanout: None,
+            reads: None,
+            fixes: Fanout::default(),
+            cached: false,
             had: BTreeMap::new(),
             phase: Phase::Reading,
             effects,
         })
+    }
+
+    /// A peer has answered or failed; whether it was being read from, and not corrected.
+    fn has_ended(&mut self, peer: &PeerId) -> bool {
+        if self.reads.as_mut().is_some_and(|reads| reads.ended(peer)) {
+            return true;
+        }
+        self.fixes.ended(peer);
+        false
     }
 
     fn read(&mut self, now: Instant, peer: PeerId, answer: Answer) {
@@ -181,23 +200,34 @@ impl Get {
         };
         let enough = self.phase == Phase::Reading && found >= self.config.quorum;
         let deadline = until(now, self.pace.request_timeout, self.pace.deadline);
-        if let Some(fanout) = &mut self.fanout {
+        if let Some(reads) = &mut self.reads {
             while !late
                 && !enough
-                && let Some(peer) = fanout.next(parallel, deadline)
+                && let Some(peer) = reads.next(parallel, deadline)
             {
                 self.effects.push_back(Effect::Send { peer, request: self.request.clone() });
             }
         }
-        let over = late || self.fanout.as_ref().is_some_and(Fanout::is_over);
+        if let Some(put) = self.newest.as_ref().and_then(|newest| Request::put(newest.key(), newest.bytes()).ok()) {
+            while !late && let Some(peer) = self.fixes.next(parallel, deadline) {
+                self.effects.push_back(Effect::Send { peer, request: put.clone() });
+            }
+        }
+        let read = late || self.reads.as_ref().is_some_and(Fanout::is_over);
         match self.phase {
-            Phase::Reading if over || enough => {
+            Phase::Reading if read || enough => {
                 self.result(late);
                 self.go_on(now);
             }
-            Phase::Correcting if over => {
-                self.phase = Phase::Done;
-                self.effects.push_back(Effect::Done);
+            Phase::Correcting if late || (read && self.fixes.is_over()) => {
+                // What was read since.
+                let more = if late { Vec::new() } else { self.correct() };
+                if more.is_empty() {
+                    self.phase = Phase::Done;
+                    self.effects.push_back(Effect::Done);
+                } else {
+                    self.go_on(now);
+                }
             }
             _ => {}
         }
@@ -209,29 +239,37 @@ impl Get {
         let newest = self.newest.as_ref().map(Verified::order);
         let count = |is: &dyn Fn(&Had) -> bool| self.had.values().filter(|had| is(had)).count();
         let is_newest = |had: &Had| matches!(had, Had::Record(order) if Some(*order) == newest);
-        let corrected = if late { Vec::new() } else { self.corrections(newest) };
-        let result = GetResult {
+        let mut result = GetResult {
             holders: count(&is_newest),
             stale: count(&|had| matches!(had, Had::Record(_)) && !is_newest(had)),
             absent: count(&|had| matches!(had, Had::Nothing)),
             invalid: count(&|had| matches!(had, Had::Invalid)),
-            asked: self.fanout.as_ref().map_or(0, Fanout::asked),
+            asked: self.reads.as_ref().map_or(0, Fanout::asked),
             wanted: self.config.quorum,
-            corrected: corrected.clone(),
+            corrected: Vec::new(),
             record: self.newest.clone(),
         };
-        let put = self.newest.as_ref().and_then(|newest| Request::put(newest.key(), newest.bytes()).ok());
-        self.fanout = Some(Fanout::new(corrected.into_iter().filter(|_| put.is_some()).map(|(peer, _)| peer)));
-        if let Some(put) = put {
-            self.request = put;
+        if !late {
+            result.corrected = self.correct();
         }
+        let more = if self.config.thorough && newest.is_some() { self.config.replicas } else { 0 };
+        self.reads.as_mut().into_iter().for_each(|reads| reads.keep_first(more));
         self.effects.push_back(Effect::Result(result));
     }
 
+    /// Begins to give the newest to those that lack it, each once.
+    fn correct(&mut self) -> Vec<(PeerId, Correction)> {
+        let Some(newest) = self.newest.as_ref().map(Verified::order) else { return Vec::new() };
+        let corrections = self.corrections(newest);
+        self.had.extend(corrections.iter().map(|(peer, _)| (*peer, Had::Record(newest))));
+        self.cached = true;
+        self.fixes = Fanout::new(corrections.iter().map(|(peer, _)| *peer));
+        corrections
+    }
+
     /// In the order of distance.
-    fn corrections(&self, newest: Option<Order>) -> Vec<(PeerId, Correction)> {
-        let Some(newest) = newest else { return Vec::new() };
-        let mut first_without = true;
+    fn corrections(&self, newest: Order) -> Vec<(PeerId, Correction)> {
+        let mut first_without = !self.cached;
         let correct = |(at, peer): (usize, &PeerId)| {
             let why = match self.had.get(peer)? {
                 Had::Record(order) if *order == newest => return None,
@@ -257,26 +295,28 @@ impl Machine for Get {
         }
         match input {
             Input::Closest(peers) => {
-                if self.fanout.is_none() {
+                if self.reads.is_none() {
                     self.closest = peers;
                     self.closest.truncate(MAX_RECORD_PEERS);
-                    self.fanout = Some(Fanout::new(self.closest.iter().copied()));
+                    self.reads = Some(Fanout::new(self.closest.iter().copied()));
                 }
             }
             Input::Answered { peer, answer } => {
-                let asked = self.fanout.as_mut().is_some_and(|fanout| fanout.ended(&peer));
-                if asked && self.phase == Phase::Reading {
+                if self.has_ended(&peer) {
                     self.read(now, peer, answer);
                 }
             }
-            Input::Failed(peer) => drop(self.fanout.as_mut().map(|fanout| fanout.ended(&peer))),
+            Input::Failed(peer) => {
+                self.has_ended(&peer);
+            }
         }
         self.go_on(now);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        let late = self.fanout.as_mut().map(|fanout| fanout.late(now)).unwrap_or_default();
-        if !late.is_empty() || now >= self.pace.deadline {
+        let fanouts = self.reads.as_mut().into_iter().chain([&mut self.fixes]);
+        let late = fanouts.map(|fanout| fanout.late(now).len()).sum::<usize>();
+        if late > 0 || now >= self.pace.deadline {
             self.go_on(now);
         }
     }
@@ -286,7 +326,7 @@ impl Machine for Get {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let request = self.fanout.as_ref().and_then(Fanout::timeout);
+        let request = self.reads.iter().chain([&self.fixes]).filter_map(Fanout::timeout).min();
         (self.phase != Phase::Done).then(|| request.map_or(self.pace.deadline, |at| at.min(self.pace.deadline)))
     }
 }

@@ -53,7 +53,7 @@ pub enum Effect<T> {
         /// What.
         request: Request,
     },
-    /// A record that is newer than all so far. The last one is that of the result.
+    /// A record that is newer than all so far. The last one before the result is that of it.
     Newer(Box<Verified>),
     /// This peer has sent what is none; see [`crate::Bans::report`].
     Fault(Fault),

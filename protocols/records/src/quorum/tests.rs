@@ -116,7 +116,7 @@ impl Net {
     }
 
     fn get(&mut self, quorum: usize) -> GetResult {
-        let config = GetConfig { quorum, ..GetConfig::new(verified(1).key().to_vec(), NOW_MS) };
+        let config = GetConfig { quorum, thorough: false, ..GetConfig::new(verified(1).key().to_vec(), NOW_MS) };
         self.get_with(config).0
     }
 
@@ -244,6 +244,27 @@ fn a_get_ends_with_its_quorum_and_asks_few_for_a_small_one() {
     let result = net.get(16);
     assert_eq!(result.holders, 16);
     assert!(net.asked.len() <= 18, "{} were asked", net.asked.len());
+}
+
+#[test]
+fn those_of_the_closest_that_the_quorum_made_needless_are_given_it_after_the_result() {
+    let nodes = || some(17, Node::Holds(verified(1))).into_iter().chain(some(13, Node::Empty));
+    let config = || GetConfig::new(verified(1).key().to_vec(), NOW_MS);
+    let mut net = Net::new(nodes());
+    let (result, _) = net.get_with(config());
+    assert_eq!((result.holders, result.corrected.len()), (16, 0), "the result does not wait for them");
+    assert_eq!((net.holders(&verified(1)).len(), net.asked.len()), (20, 23), "20 were asked, 3 of them twice");
+    let mut net = Net::new(nodes());
+    net.get_with(GetConfig { quorum: 2, ..config() });
+    assert_eq!(net.holders(&verified(1)).len(), 20, "for a small quorum too");
+
+    // One of them has a newer one: it is told, and given to all.
+    let mut net = Net::new(nodes());
+    net.nodes[19].1 = Node::Holds(verified(2));
+    let (result, told) = net.get_with(GetConfig { quorum: 16, ..config() });
+    assert_eq!(result.record, Some(verified(1)));
+    assert!(told.iter().any(|effect| *effect == Effect::Newer(Box::new(verified(2)))), "{told:?}");
+    assert_eq!(net.holders(&verified(2)).len(), 20);
 }
 
 #[test]

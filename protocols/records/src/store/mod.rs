@@ -141,9 +141,9 @@ struct Entry {
 /// - Nothing is held that [`verify`] refuses. An older record is refused with the newer one.
 /// - When full, whoever has most makes room, with the key that is furthest from us; where that would be the newcomer, it
 ///   is refused. A record that several peers brought counts for the one that has fewest.
-/// - Of a record that expires or makes room, a [`Mark`] stays: what is older than it is refused, until no older one can
-///   still be valid (a record lives [`MAX_RECORD_LIFETIME_MS`] at the most; of IPNS, the longest validity that was seen).
-///   Marks are bounded too, and make room by the same rule.
+/// - Of a record that expires or makes room, or was [seen](Store::saw) elsewhere, a [`Mark`] stays: what is older than it
+///   is refused, until no older one can still be valid (a record lives [`MAX_RECORD_LIFETIME_MS`] at the most; of IPNS,
+///   the longest validity that was seen). Marks are bounded too, and make room by the same rule.
 /// - An IPNS record of another is held for [`IPNS_HELD_MS`] after it came last, however long it is valid.
 /// - Each record is put again from time to time while it is held, unless another did so a moment ago; own ones always.
 ///   After a restart that is spread over the whole interval.
@@ -252,6 +252,15 @@ impl Store {
         self.place(now_ms, entry)?;
         self.save(&key);
         Ok(stored)
+    }
+
+    /// Remembers a record that `source` has shown us and that is not held here: what is older is refused from now on.
+    pub fn saw(&mut self, now_ms: u64, source: PeerId, record: &Verified) {
+        let (key, order, until_ms) = (record.key(), record.order(), mark_until(now_ms).max(record.expires_ms()));
+        let known = self.marks.get(now_ms, key).is_some_and(|mark| mark.order >= order);
+        if !known && !self.entries.contains_key(key) && record.check_time(now_ms).is_ok() {
+            self.marks.insert(now_ms, key.to_vec(), Mark { order, until_ms, source }, &mut self.effects);
+        }
     }
 
     /// The record that is held under `key`.

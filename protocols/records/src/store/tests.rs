@@ -173,6 +173,22 @@ fn an_old_copy_does_not_come_back_after_the_newer_one_has_expired() {
 }
 
 #[test]
+fn what_was_seen_elsewhere_is_not_held_and_nothing_older_is_taken() {
+    let mut node = Node::new(small());
+    let [old, seen, new] = [1, 2, 3].map(|sequence| record(1, "name", sequence, "value"));
+    node.store.saw(NOW_MS, peer(5), &Verified::from(&seen));
+    node.store.saw(NOW_MS, peer(5), &Verified::from(&old));
+    assert_eq!((node.store.counts(), node.store.get(NOW_MS, &seen.key())), ((0, 1), None));
+    node.drain();
+    let mut node = node.restart(NOW_MS);
+    assert_eq!(node.put(NOW_MS, from(1), &old), Err(RecordError::Outlived { sequence: 2 }));
+    assert_eq!(node.put(NOW_MS, from(1), &seen), Ok(Stored::First));
+    // A record that is held says it all.
+    node.store.saw(NOW_MS, peer(5), &Verified::from(&new));
+    assert_eq!(node.store.counts(), (1, 0));
+}
+
+#[test]
 fn a_mark_goes_once_nothing_older_can_be_valid() {
     let mut node = Node::new(small());
     let new = expiring(1, 2, NOW_MS, HOUR_MS);
