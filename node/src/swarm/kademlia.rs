@@ -16,14 +16,19 @@ use super::error::SwarmError;
 use super::kad_store::KadStore;
 
 type Inner = kad::Behaviour<KadStore>;
+/// What a connection is told.
+type ToHandler = THandlerInEvent<Inner>;
 
 /// Kademlia whose store is told who sends what it is to keep.
 ///
 /// With `StoreInserts::FilterBoth` libp2p-kad acknowledges a PUT before anybody has looked at it; without, it asks the
-/// store, and where that refuses resets the stream, so that the sender counts a failure (in 0.49 only when its own time-out
-/// of 10 s is over: the stream that is to be reset is not woken). The store is the place to judge,
-/// then; but it is not told the sender, whom the caps for each peer and the bans need. All that a peer sends comes in
-/// through `on_connection_handler_event`, and is put into the store before that returns: so the sender is noted there.
+/// store. The store is the place to judge, then; but it is not told the sender, whom the caps for each peer and the bans
+/// need. All that a peer sends comes in through `on_connection_handler_event`, and is put into the store before that
+/// returns: so the sender is noted there.
+///
+/// What the store refuses is answered with no peers, as if nodes had been asked for: no acknowledgement of a PUT to
+/// libp2p-kad, nor to go-libp2p and js-libp2p, which look for the value in it. libp2p-kad 0.49 itself would reset the
+/// stream, but does not wake it, so that the sender waits for its own time-out of 10 s.
 pub(super) struct Kademlia {
     inner: Inner,
 }
@@ -57,6 +62,13 @@ pub(super) fn kad_mode(mode: KadMode) -> Option<kad::Mode> {
         KadMode::Auto => None,
         KadMode::Client => Some(kad::Mode::Client),
         KadMode::Server => Some(kad::Mode::Server),
+    }
+}
+
+fn refuse(event: ToHandler) -> ToHandler {
+    match event {
+        ToHandler::Reset(request_id) => ToHandler::FindNodeRes { closer_peers: Vec::new(), request_id },
+        other => other,
     }
 }
 
@@ -128,6 +140,6 @@ impl NetworkBehaviour for Kademlia {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.inner.poll(cx)
+        self.inner.poll(cx).map(|event| event.map_in(refuse))
     }
 }
