@@ -15,7 +15,9 @@ use crate::{
         GroupJoinRequest, GroupLogRequest, GroupMembers, GroupMembersRequest, GroupPublishRequest, GroupPublished,
         GroupRequest, GroupState, GroupWatchRequest, Head, HeadRequest, Identity, IpniAd, IpniAdRequest,
         IpniAdsRequest, IpniAnnounceRequest, IpniAnnounced, IpniEntries, IpniFollowRequest, IpniPublishRequest,
-        IpniPublished, PeerInfo, Progress, PublishRequest, Published, RepoStat, Status, SyncRequest, Synced,
+        IpniPublished, KeyExported, KeyImportRequest, KeyInfo, KeyRequest, NamePublishRequest, NameResolveRequest,
+        NameResolved, NameWatchRequest, PeerInfo, Progress, PublishRequest, Published, RecordFound, RecordGetRequest,
+        RecordHeld, RecordListRequest, RecordPutDone, RecordPutRequest, RepoStat, Status, SyncRequest, Synced,
         TicketMade, TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
     },
 };
@@ -30,6 +32,9 @@ pub type EventStream = Pin<Box<dyn Stream<Item = Event> + Send>>;
 /// What happens in a group, until it is left or the node stops. It is read from the log as fast as it is taken, so a slow
 /// watcher misses nothing.
 pub type GroupEventStream = Pin<Box<dyn Stream<Item = GroupEvent> + Send>>;
+
+/// Where a name points, the newest record last, until the node stops.
+pub type NameStream = Pin<Box<dyn Stream<Item = NameResolved> + Send>>;
 
 /// Reports that wait for a client to read them; the next one makes them stale anyway.
 const PROGRESS_QUEUE: usize = 16;
@@ -168,6 +173,27 @@ pub trait Api: Send + Sync + 'static {
     fn group_state(&self, request: GroupRequest) -> impl Future<Output = Result<GroupState>> + Send;
     /// What happens in a group.
     fn group_watch(&self, request: GroupWatchRequest) -> impl Future<Output = Result<GroupEventStream>> + Send;
+
+    /// Puts a signed record to the nodes closest to its key. It is durable here first.
+    fn record_put(&self, request: RecordPutRequest) -> impl Future<Output = Result<RecordPutDone>> + Send;
+    /// The newest record under a key, of a quorum of the nodes closest to it.
+    fn record_get(&self, request: RecordGetRequest) -> impl Future<Output = Result<RecordFound>> + Send;
+    /// The records that are held here, by key.
+    fn record_list(&self, request: RecordListRequest) -> impl Future<Output = Result<Vec<RecordHeld>>> + Send;
+    /// Points an IPNS name.
+    fn name_publish(&self, request: NamePublishRequest) -> impl Future<Output = Result<RecordPutDone>> + Send;
+    /// Where an IPNS name points.
+    fn name_resolve(&self, request: NameResolveRequest) -> impl Future<Output = Result<NameResolved>> + Send;
+    /// Where an IPNS name points, and each newer record from then on.
+    fn name_watch(&self, request: NameWatchRequest) -> impl Future<Output = Result<NameStream>> + Send;
+    /// Makes a named key.
+    fn key_gen(&self, request: KeyRequest) -> impl Future<Output = Result<KeyInfo>> + Send;
+    /// The named keys, the node's own first.
+    fn key_list(&self) -> impl Future<Output = Result<Vec<KeyInfo>>> + Send;
+    /// A private key.
+    fn key_export(&self, request: KeyRequest) -> impl Future<Output = Result<KeyExported>> + Send;
+    /// Takes a private key under a name that is free.
+    fn key_import(&self, request: KeyImportRequest) -> impl Future<Output = Result<KeyInfo>> + Send;
 
     /// Removes what nothing refers to.
     fn gc(&self, request: GcRequest, progress: ProgressSink) -> impl Future<Output = Result<GcReport>> + Send;

@@ -14,7 +14,7 @@ mod home;
 mod load;
 
 pub use home::Home;
-pub(crate) use home::{read_private, write_private};
+pub(crate) use home::{create_private_dir, read_private, write_private};
 pub use load::{Flags, Loaded, Origin, Sources};
 
 use crate::swarm;

@@ -5,15 +5,16 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
 use dagmesh_dag::{Block, Codec, HashCode};
+use dagmesh_records::{Draft, IpnsDraft, IpnsName, IpnsRecord, Record, RecordName};
 use futures::StreamExt;
-use libp2p::PeerId;
+use libp2p::{PeerId, identity::Keypair};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::{
-    api::{Api, ByteStream, EventStream, GroupEventStream, ProgressSink, Result},
+    api::{Api, ByteStream, EventStream, GroupEventStream, NameStream, ProgressSink, Result},
     error::{ErrorKind, NodeError},
     ticket::{GroupTarget, GroupTicket, Ticket},
     types::*,
@@ -38,14 +39,22 @@ pub(crate) struct FakeNode {
     /// What was asked about groups.
     pub(crate) asked: Mutex<Vec<Value>>,
     pub(crate) group_events: broadcast::Sender<GroupEvent>,
+    pub(crate) name_events: broadcast::Sender<NameResolved>,
 }
 
 impl FakeNode {
     pub(crate) fn new() -> Arc<Self> {
-        let peer = libp2p::identity::Keypair::generate_ed25519().public().to_peer_id();
+        let peer = Keypair::generate_ed25519().public().to_peer_id();
         let (dropped, shut) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let (events, group_events) = (broadcast::channel(16).0, broadcast::channel(16).0);
-        Arc::new(Self { peer, events, dropped, shut, asked: Mutex::default(), group_events })
+        let name_events = broadcast::channel(16).0;
+        Arc::new(Self { peer, events, dropped, shut, asked: Mutex::default(), group_events, name_events })
+    }
+
+    /// Notes what was asked. There are all records and names of the node but those of the name `nowhere`.
+    fn record(&self, name: &str, ask: &impl Serialize) -> Result<()> {
+        self.asked.lock().push(serde_json::to_value(ask).expect("encodes"));
+        if name == "nowhere" { Err(NodeError::not_found("3 nodes were asked, 3 had none")) } else { Ok(()) }
     }
 
     /// Notes what was asked. There are all groups but `nowhere`.
@@ -87,6 +96,37 @@ impl FakeNode {
         };
         [told, own]
     }
+}
+
+/// One of three wanted nodes holds it.
+fn put_done(key: &[u8]) -> RecordPutDone {
+    let holder = Keypair::generate_ed25519().public().to_peer_id();
+    serde_json::from_value(serde_json::json!({
+        "key": RecordTarget::key_text(key), "seq": 7, "expires": 1_700_000_000_000_u64, "replicas": 1, "holders": [holder],
+        "wanted": 3, "asked": 2, "refused": [{"peer": holder, "reason": "no\nroom"}], "complete": false,
+    }))
+    .expect("a result")
+}
+
+/// Two had it, of four that were asked.
+fn answers() -> dagmesh_records::GetResult {
+    let (holders, stale, absent, invalid) = (2, 1, 1, 0);
+    dagmesh_records::GetResult {
+        record: None,
+        holders,
+        stale,
+        absent,
+        invalid,
+        asked: 4,
+        wanted: 16,
+        corrected: Vec::new(),
+    }
+}
+
+/// Where a name points.
+pub(crate) fn resolved(value: &str, sequence: u64) -> NameResolved {
+    let draft = IpnsDraft { sequence, ..IpnsDraft::new(value, sequence, 1_700_000_000_000) };
+    NameResolved::new(&IpnsRecord::sign(&Keypair::generate_ed25519(), draft).expect("signs"), Some(&answers()))
 }
 
 pub(crate) fn cid() -> Cid {
@@ -355,6 +395,69 @@ impl Api for FakeNode {
         let old = self.group_entries().into_iter().filter(move |entry| entry.index >= from);
         let old = old.map(|entry| GroupEvent::Entry(Box::new(entry))).chain([GroupEvent::Initialized]);
         Ok(Box::pin(futures::stream::iter(old).chain(events)))
+    }
+
+    async fn record_put(&self, request: RecordPutRequest) -> Result<RecordPutDone> {
+        self.record(&request.record.name, &request)?;
+        let name = RecordName::new(request.record.name).map_err(|error| NodeError::usage(error.to_string()))?;
+        Ok(put_done(&dagmesh_records::record_key(&Keypair::generate_ed25519().public(), &name)))
+    }
+
+    /// Bytes that are no text where the name is `bytes`.
+    async fn record_get(&self, request: RecordGetRequest) -> Result<RecordFound> {
+        let name = match &request.target {
+            RecordTarget::Name { name, .. } => name.as_str().to_owned(),
+            RecordTarget::Key(_) => "name".into(),
+        };
+        self.record(&name, &request)?;
+        let value = if name == "bytes" { vec![0, 0xff] } else { b"value \x1b[2J".to_vec() };
+        let (timestamp_ms, expires_ms) = (1_700_000_000_000, 1_700_000_060_000);
+        let meta = [("type".to_owned(), "text".to_owned())].into();
+        let name = RecordName::new(name).expect("a name");
+        let draft = Draft { name, value, sequence: 7, timestamp_ms, expires_ms, meta };
+        Ok(RecordFound::new(&Record::sign(&Keypair::generate_ed25519(), draft).expect("signs"), &answers()))
+    }
+
+    async fn record_list(&self, request: RecordListRequest) -> Result<Vec<RecordHeld>> {
+        self.record("", &request)?;
+        let draft = IpnsDraft::new("/ipfs/x", 7, 1_700_000_000_000);
+        let record = IpnsRecord::sign(&Keypair::generate_ed25519(), draft).expect("signs");
+        Ok(vec![RecordHeld::new(&(&record).into(), dagmesh_records::Source::Own)])
+    }
+
+    async fn name_publish(&self, request: NamePublishRequest) -> Result<RecordPutDone> {
+        self.record("", &request)?;
+        Ok(put_done(&IpnsName::of(&Keypair::generate_ed25519().public()).key()))
+    }
+
+    async fn name_resolve(&self, request: NameResolveRequest) -> Result<NameResolved> {
+        self.record("", &request)?;
+        Ok(resolved("/ipfs/x", 7))
+    }
+
+    /// One that is known, then what is sent into `name_events`.
+    async fn name_watch(&self, request: NameWatchRequest) -> Result<NameStream> {
+        self.record("", &request)?;
+        let events = futures::stream::unfold(self.name_events.subscribe(), async |mut events| {
+            events.recv().await.ok().map(|event| (event, events))
+        });
+        Ok(Box::pin(futures::stream::iter([resolved("/ipfs/x", 7)]).chain(events)))
+    }
+
+    async fn key_gen(&self, _: KeyRequest) -> Result<KeyInfo> {
+        absent()
+    }
+
+    async fn key_list(&self) -> Result<Vec<KeyInfo>> {
+        Ok(Vec::new())
+    }
+
+    async fn key_export(&self, request: KeyRequest) -> Result<KeyExported> {
+        Ok(KeyExported::new(request.name, PrivateKey(b"fake".to_vec())))
+    }
+
+    async fn key_import(&self, _: KeyImportRequest) -> Result<KeyInfo> {
+        absent()
     }
 
     async fn gc(&self, request: GcRequest, _: ProgressSink) -> Result<GcReport> {

@@ -2,6 +2,7 @@
 
 use std::{io, path::Path};
 
+use dagmesh_core::limits::MAX_KEY_FILE_BYTES;
 use libp2p::identity::Keypair;
 
 use crate::{
@@ -9,14 +10,11 @@ use crate::{
     error::{ErrorKind, NodeError},
 };
 
-/// Longest key file that is read: an Ed25519 key pair takes 68 bytes in libp2p's protobuf, an RSA one about 2.4 KiB.
-const MAX_KEY_FILE_BYTES: u64 = 8 * 1024;
-
 /// Reads the key pair at `path` (libp2p's protobuf encoding, mode 0600).
 ///
 /// Errors: not found, readable by others, or damaged; each says what to do.
 pub fn load(path: &Path) -> Result<Keypair, NodeError> {
-    let bytes = read_private(path, MAX_KEY_FILE_BYTES)?;
+    let bytes = read_private(path, MAX_KEY_FILE_BYTES as u64)?;
     Keypair::from_protobuf_encoding(&bytes).map_err(|error| {
         NodeError::verification(format!(
             "{} is damaged and holds no key ({error}); bring it back from a backup, or move it away to start under a \

@@ -33,6 +33,7 @@ use crate::{
     config::{Config, Home, Profile},
     error::NodeError,
     identity,
+    keys::Keyring,
     services::{
         Context,
         access::{Listener, Serving},
@@ -65,6 +66,7 @@ struct Inner {
     ipni: Ipni,
     groups: Groups,
     records: record_service::Records,
+    keys: Keyring,
     config: Config,
     store_dir: PathBuf,
     started: Instant,
@@ -238,6 +240,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     .await?;
 
     let stop = CancellationToken::new();
+    let keys = Keyring::new(home, key.clone());
     let context = Context {
         key: Arc::new(key),
         network,
@@ -270,7 +273,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     context.spawn(keep_peers(context.clone()));
     context.spawn(healer::run(context.clone()));
     let inner =
-        Inner { context, publisher, follower, ipni, groups, records, config, store_dir, started: Instant::now() };
+        Inner { context, publisher, follower, ipni, groups, records, keys, config, store_dir, started: Instant::now() };
     Ok(Node { inner: Arc::new(inner) })
 }
 

@@ -33,11 +33,7 @@ impl Home {
 
     /// Creates the directory, for its owner alone, where it does not exist.
     pub fn create(&self) -> Result<(), NodeError> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&self.root).map_err(|error| NodeError::file("create", &self.root, &error))
+        create_private_dir(&self.root)
     }
 
     /// The directory itself.
@@ -55,6 +51,11 @@ impl Home {
         self.root.join("identity.key")
     }
 
+    /// The node's named keys.
+    pub fn keys_dir(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
     /// The store, where the config names no other place.
     pub fn store_dir(&self) -> PathBuf {
         self.root.join("store")
@@ -69,6 +70,15 @@ impl Home {
     pub fn api_file(&self) -> PathBuf {
         self.root.join("api.json")
     }
+}
+
+/// Creates a directory, for its owner alone, where it does not exist.
+pub(crate) fn create_private_dir(path: &Path) -> Result<(), NodeError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|error| NodeError::file("create", path, &error))
 }
 
 /// Writes a file for its owner alone, all or nothing: a temporary file beside it, made durable, then moved. With

@@ -3,7 +3,7 @@
 //! - Short commands answer `{"result": ...}`, or `{"error": {"kind", "message"}}` with a status that fits the kind.
 //! - Long ones answer NDJSON: lines `{"progress": ...}`, then one of the two above. An error that comes first of all
 //!   has its own status.
-//! - `watch` and `group/watch` answer one event a line until the client goes; `cat`, `dag/get` and `dag/export` answer bytes.
+//! - `watch`, `group/watch` and `name/watch` answer one event a line until the client goes; `cat`, `dag/get` and `dag/export` answer bytes.
 //! - `GET /health` needs no token: 200, or 503 as soon as the node begins to stop.
 //!
 //! Every other request carries the token of the file `api.token`; [`auth`] says what else is checked. A request whose

@@ -28,8 +28,9 @@ use crate::{
         AddRequest, AnnounceRequest, CatRequest, CidRequest, ConnectRequest, DagGetRequest, DagImportRequest,
         DagPutRequest, Done, FollowRequest, GcRequest, GetRequest, GroupCreateRequest, GroupJoinRequest,
         GroupLogRequest, GroupMembersRequest, GroupPublishRequest, GroupRequest, GroupWatchRequest, HeadRequest,
-        IpniAdRequest, IpniAdsRequest, IpniAnnounceRequest, IpniFollowRequest, IpniPublishRequest, PublishRequest,
-        SyncRequest, TicketRequest, UnfollowRequest,
+        IpniAdRequest, IpniAdsRequest, IpniAnnounceRequest, IpniFollowRequest, IpniPublishRequest, KeyImportRequest,
+        KeyRequest, NamePublishRequest, NameResolveRequest, NameWatchRequest, PublishRequest, RecordGetRequest,
+        RecordListRequest, RecordPutRequest, SyncRequest, TicketRequest, UnfollowRequest,
     },
 };
 
@@ -108,6 +109,22 @@ pub(super) fn router<A: Api>(api: Arc<A>, guard: Guard, stopping: CancellationTo
         )
         .route("/group/state", short(|api: Arc<A>, ask: GroupRequest| async move { api.group_state(ask).await }))
         .route("/group/watch", events(|api: Arc<A>, ask: GroupWatchRequest| async move { api.group_watch(ask).await }))
+        .route("/record/put", short(|api: Arc<A>, ask: RecordPutRequest| async move { api.record_put(ask).await }))
+        .route("/record/get", short(|api: Arc<A>, ask: RecordGetRequest| async move { api.record_get(ask).await }))
+        .route("/record/list", short(|api: Arc<A>, ask: RecordListRequest| async move { api.record_list(ask).await }))
+        .route(
+            "/name/publish",
+            short(|api: Arc<A>, ask: NamePublishRequest| async move { api.name_publish(ask).await }),
+        )
+        .route(
+            "/name/resolve",
+            short(|api: Arc<A>, ask: NameResolveRequest| async move { api.name_resolve(ask).await }),
+        )
+        .route("/name/watch", events(|api: Arc<A>, ask: NameWatchRequest| async move { api.name_watch(ask).await }))
+        .route("/key/gen", short(|api: Arc<A>, ask: KeyRequest| async move { api.key_gen(ask).await }))
+        .route("/key/list", short(|api: Arc<A>, _: Done| async move { api.key_list().await }))
+        .route("/key/export", short(|api: Arc<A>, ask: KeyRequest| async move { api.key_export(ask).await }))
+        .route("/key/import", short(|api: Arc<A>, ask: KeyImportRequest| async move { api.key_import(ask).await }))
         .route("/gc", long(|api: Arc<A>, ask: GcRequest, sink| async move { api.gc(ask, sink).await }))
         .route("/repo/verify", long(|api: Arc<A>, _: Done, sink| async move { api.repo_verify(sink).await }))
         .route("/repo/stat", short(|api: Arc<A>, _: Done| async move { api.repo_stat().await }))

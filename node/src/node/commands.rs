@@ -13,8 +13,9 @@ use ipld_core::ipld::Ipld;
 
 use super::{Inner, Node};
 use crate::{
-    api::{Api, ByteStream, EventStream, GroupEventStream, ProgressSink, Result},
+    api::{Api, ByteStream, EventStream, GroupEventStream, NameStream, ProgressSink, Result},
     error::{ErrorKind, NodeError},
+    keys::Keyring,
     services::{
         files,
         ipni::{AdContent, refuse_reserved},
@@ -29,8 +30,10 @@ use crate::{
         GroupJoinRequest, GroupLogRequest, GroupMembers, GroupMembersRequest, GroupPublishRequest, GroupPublished,
         GroupRequest, GroupState, GroupWatchRequest, Head, HeadRequest, Identity, IpniAd, IpniAdRequest,
         IpniAdsRequest, IpniAnnounceRequest, IpniAnnounced, IpniEntries, IpniFollowRequest, IpniPublishRequest,
-        IpniPublished, PeerInfo, PublishRequest, Published, Reach, RepoStat, Status, SyncRequest, Synced, TicketMade,
-        TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
+        IpniPublished, KeyExported, KeyImportRequest, KeyInfo, KeyRequest, NamePublishRequest, NameResolveRequest,
+        NameResolved, NameWatchRequest, PeerInfo, PublishRequest, Published, Reach, RecordFound, RecordGetRequest,
+        RecordHeld, RecordListRequest, RecordPutDone, RecordPutRequest, RepoStat, Status, SyncRequest, Synced,
+        TicketMade, TicketRequest, UnfollowRequest, Unfollowed, VerifyReport,
     },
     upkeep,
 };
@@ -293,6 +296,49 @@ impl Api for Node {
 
     async fn group_watch(&self, request: GroupWatchRequest) -> Result<GroupEventStream> {
         self.inner.groups.watch(request).await
+    }
+
+    async fn record_put(&self, request: RecordPutRequest) -> Result<RecordPutDone> {
+        self.put_record(request).await
+    }
+
+    async fn record_get(&self, request: RecordGetRequest) -> Result<RecordFound> {
+        let RecordGetRequest { target, quorum } = request;
+        self.inner.records.get(&target, quorum.unwrap_or(limits::RECORD_QUORUM)).await
+    }
+
+    async fn record_list(&self, request: RecordListRequest) -> Result<Vec<RecordHeld>> {
+        self.list_records(request).await
+    }
+
+    async fn name_publish(&self, request: NamePublishRequest) -> Result<RecordPutDone> {
+        self.point_name(request).await
+    }
+
+    async fn name_resolve(&self, request: NameResolveRequest) -> Result<NameResolved> {
+        let NameResolveRequest { name, quorum } = request;
+        self.inner.records.resolve(&name, quorum.unwrap_or(limits::RECORD_QUORUM)).await
+    }
+
+    async fn name_watch(&self, request: NameWatchRequest) -> Result<NameStream> {
+        Ok(Box::pin(self.inner.records.watch(request.name)))
+    }
+
+    async fn key_gen(&self, request: KeyRequest) -> Result<KeyInfo> {
+        self.with_keys(move |keys| keys.generate(&request.name)).await
+    }
+
+    async fn key_list(&self) -> Result<Vec<KeyInfo>> {
+        self.with_keys(Keyring::list).await
+    }
+
+    async fn key_export(&self, request: KeyRequest) -> Result<KeyExported> {
+        let KeyRequest { name } = request;
+        self.with_keys(move |keys| keys.export(&name).map(|key| KeyExported::new(name, key))).await
+    }
+
+    async fn key_import(&self, request: KeyImportRequest) -> Result<KeyInfo> {
+        self.with_keys(move |keys| keys.import(&request.name, &request.key)).await
     }
 
     async fn gc(&self, request: GcRequest, progress: ProgressSink) -> Result<GcReport> {

@@ -1,14 +1,19 @@
 //! The handle to records and IPNS names.
 
 use dagmesh_core::limits;
-use dagmesh_records::IpnsName;
+use dagmesh_records::{IpnsName, RecordName};
+use futures::Stream;
 use libp2p::identity::{Keypair, PublicKey};
 
 use super::Node;
 use crate::{
     api::Result,
     error::NodeError,
-    types::{NamePublish, NameResolved, RecordFound, RecordHeld, RecordPut, RecordPutDone},
+    keys::Keyring,
+    types::{
+        KeyName, NamePublish, NamePublishRequest, NameResolved, RecordFound, RecordHeld, RecordListRequest, RecordPut,
+        RecordPutDone, RecordPutRequest, RecordTarget, content_path,
+    },
 };
 
 /// Signed records in the DHT, and IPNS names; made by [`Node::records`]. Cheap to clone.
@@ -49,7 +54,9 @@ impl Records {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where nobody has a valid one.
     pub async fn get(&self, owner: &PublicKey, name: impl Into<String>) -> Result<RecordFound> {
-        self.node.inner.records.get(owner, name.into(), limits::RECORD_QUORUM).await
+        let name = RecordName::new(name).map_err(|error| NodeError::usage(error.to_string()))?;
+        let target = RecordTarget::Name { owner: owner.clone(), name };
+        self.node.inner.records.get(&target, limits::RECORD_QUORUM).await
     }
 
     /// The records that this node holds, by key; with `own` those alone that it put itself.
@@ -72,7 +79,57 @@ impl Records {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn resolve_name(&self, name: &str) -> Result<NameResolved> {
-        let name: IpnsName = name.parse().map_err(|error| NodeError::usage(format!("{name}: {error}")))?;
-        self.node.inner.records.resolve(&name, limits::RECORD_QUORUM).await
+        self.node.inner.records.resolve(&ipns_name(name)?, limits::RECORD_QUORUM).await
+    }
+
+    /// Where an IPNS name points, as soon as it is known, and after that each record that is newer than the last: as soon as
+    /// this node is given it, and at the latest when the DHT is asked again, which it is at times. It ends with the node.
+    ///
+    /// # Errors
+    /// It is no name.
+    pub fn watch_name(&self, name: &str) -> Result<impl Stream<Item = NameResolved> + Send + use<>> {
+        Ok(self.node.inner.records.watch(ipns_name(name)?))
+    }
+}
+
+fn ipns_name(name: &str) -> Result<IpnsName> {
+    name.parse().map_err(|error| NodeError::usage(format!("{name}: {error}")))
+}
+
+/// What the local API asks for by the names of keys.
+impl Node {
+    pub(super) async fn put_record(&self, request: RecordPutRequest) -> Result<RecordPutDone> {
+        let RecordPutRequest { key, record } = request;
+        let key = self.named(key).await?;
+        self.inner.records.put(key, record).await
+    }
+
+    pub(super) async fn list_records(&self, request: RecordListRequest) -> Result<Vec<RecordHeld>> {
+        // Each is read, and its signature checked, to tell its name.
+        let records = self.inner.records.clone();
+        self.inner.context.blocking(move |_| Ok(records.list(request.own))).await
+    }
+
+    pub(super) async fn point_name(&self, request: NamePublishRequest) -> Result<RecordPutDone> {
+        let NamePublishRequest { key, name } = request;
+        let name = NamePublish { value: content_path(&name.value)?, ..name };
+        let key = self.named(key).await?;
+        self.inner.records.publish(key, name).await
+    }
+
+    /// Works on the named keys, on a thread that may block.
+    pub(super) async fn with_keys<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Keyring) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let keys = self.inner.keys.clone();
+        self.inner.context.blocking(move |_| work(&keys)).await
+    }
+
+    async fn named(&self, name: Option<KeyName>) -> Result<Option<Keypair>> {
+        match name {
+            Some(name) => self.with_keys(move |keys| keys.get(&name)).await.map(Some),
+            None => Ok(None),
+        }
     }
 }

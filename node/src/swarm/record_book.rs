@@ -28,6 +28,7 @@ pub struct RecordBook {
 struct Shared {
     book: Mutex<Book>,
     changed: Notify,
+    news: watch::Sender<()>,
     written: watch::Sender<Written>,
     clock: UnixClock,
     /// Whether somebody keeps it on the disk.
@@ -147,6 +148,7 @@ impl RecordBook {
         let shared = Shared {
             book: Mutex::new(book),
             changed: Notify::new(),
+            news: watch::Sender::new(()),
             written: watch::Sender::new(Written::default()),
             clock,
             kept,
@@ -212,6 +214,12 @@ impl RecordBook {
         let book = self.shared.book.lock();
         let held = book.store.iter(now_ms).filter(|held| !own || held.source == Source::Own);
         held.map(|held| (held.record.clone(), held.source)).collect()
+    }
+
+    /// Changes with each record that is taken, and may do so without; who watches looks at the book again.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.shared.news.subscribe()
     }
 
     /// How many records are held, and how many marks of those that are gone.
@@ -302,6 +310,7 @@ impl RecordBook {
     fn with<T>(&self, change: impl FnOnce(&mut Book, u64) -> T) -> (T, ChangeNumber) {
         let now_ms = (self.shared.clock)();
         let mut book = self.shared.book.lock();
+        let before = book.number;
         let value = change(&mut book, now_ms);
         book.drain();
         if !self.shared.kept {
@@ -309,10 +318,14 @@ impl RecordBook {
             (book.banned, book.republish) = Default::default();
         }
         let number = ChangeNumber(book.number);
+        let changed = book.number > before;
         let news = !book.changes.is_empty() || !book.banned.is_empty() || !book.republish.is_empty();
         drop(book);
         if news {
             self.shared.changed.notify_one();
+        }
+        if changed {
+            self.shared.news.send_replace(());
         }
         (value, number)
     }

@@ -1,9 +1,10 @@
-//! How values without a text form of their own in serde are written: CIDs as text, bytes as base64.
+//! How values without a text form of their own in serde are written: CIDs as text, bytes as base64, durations in
+//! milliseconds.
 
-use std::{fmt::Display, path::PathBuf};
+use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
 
 use cid::Cid;
-use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 fn parse<E: serde::de::Error>(text: &str) -> Result<Cid, E> {
     dagmesh_dag::hash::parse_cid(text).map_err(E::custom)
@@ -76,5 +77,51 @@ pub mod base64 {
     /// Reads them from padded base64.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         BASE64.decode(String::deserialize(deserializer)?.as_bytes()).map_err(D::Error::custom)
+    }
+}
+
+/// What has a text form, but none in serde.
+pub mod shown {
+    use super::*;
+
+    /// Writes it as text.
+    pub fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    /// Reads it from text.
+    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A duration.
+pub mod millis {
+    use super::*;
+
+    /// Writes whole milliseconds.
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX).serialize(serializer)
+    }
+
+    /// Reads milliseconds.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+/// A record's key in the DHT.
+pub mod dht_key {
+    use super::*;
+    use crate::types::RecordTarget;
+
+    /// Writes it as [`RecordTarget::key_text`] says.
+    pub fn serialize<S: Serializer>(key: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&RecordTarget::key_text(key))
+    }
+
+    /// Reads it from such text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        RecordTarget::key_of_text(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }

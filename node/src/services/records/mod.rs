@@ -3,11 +3,13 @@
 //!
 //! - [`keep`]: what the DHT and the exchange take is written to the disk; bans are carried out; records are put again.
 //! - [`drive`]: one put or get, over `/dagmesh/records/1.0.0`, or by plain Kademlia where a peer knows no other.
+//! - [`watch`]: where an IPNS name points, from now on.
 
 mod drive;
 mod keep;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,17 +18,14 @@ use dagmesh_records::{
     Get, GetConfig, GetResult, IpnsDraft, IpnsName, IpnsRecord, Put, PutConfig, PutEnd, PutResult, Record, RecordError,
     Source, StoreConfig, Validity, Verified, net, record_key,
 };
-use libp2p::{
-    PeerId,
-    identity::{Keypair, PublicKey},
-};
+use libp2p::{PeerId, identity::Keypair};
 
 use super::{Context, unix_ms};
 use crate::{
     error::{ErrorKind, NodeError},
     store::{KeptRecords, Store},
     swarm::RecordBook,
-    types::{NamePublish, NameResolved, RecordFound, RecordHeld, RecordPut, RecordPutDone},
+    types::{NamePublish, NameResolved, RecordFound, RecordHeld, RecordPut, RecordPutDone, RecordTarget},
 };
 
 /// How often a put that is superseded is signed again with a higher number, before the other writer has its way.
@@ -73,6 +72,7 @@ impl Records {
         let key = key.unwrap_or_else(|| Keypair::clone(&self.context.key));
         let RecordPut { name, value, lifetime, replicas, meta } = request;
         let name = dagmesh_records::RecordName::new(name).map_err(usage)?;
+        check_lifetime("record", lifetime, Duration::from_millis(limits::MAX_RECORD_LIFETIME_MS))?;
         let lifetime_ms = millis(lifetime);
         let at = record_key(&key.public(), &name);
         let sign = |sequence| {
@@ -85,14 +85,12 @@ impl Records {
         self.put_own(&at, replicas, sign).await
     }
 
-    /// The newest record of an owner under a name.
-    pub(crate) async fn get(&self, owner: &PublicKey, name: String, quorum: usize) -> Result<RecordFound, NodeError> {
-        let name = dagmesh_records::RecordName::new(name).map_err(usage)?;
-        let key = record_key(owner, &name);
-        let result = self.read(key, quorum).await?;
+    /// The newest record.
+    pub(crate) async fn get(&self, target: &RecordTarget, quorum: usize) -> Result<RecordFound, NodeError> {
+        let result = self.read(target.key(), quorum).await?;
         let found = match &result.record {
             Some(found) => Record::decode(found.bytes()).map_err(|error| NodeError::verification(error.to_string()))?,
-            None => return Err(not_found(format!("record {name:?} of {}", owner.to_peer_id()), &result)),
+            None => return Err(not_found(format!("record {target}"), &result)),
         };
         Ok(RecordFound::new(&found, &result))
     }
@@ -106,6 +104,11 @@ impl Records {
     pub(crate) async fn publish(&self, key: Option<Keypair>, request: NamePublish) -> Result<RecordPutDone, NodeError> {
         let key = key.unwrap_or_else(|| Keypair::clone(&self.context.key));
         let NamePublish { value, lifetime, ttl, replicas } = request;
+        let max = Duration::from_secs(limits::MAX_IPNS_LIFETIME_SECS);
+        check_lifetime("name", lifetime, max)?;
+        if ttl > max {
+            return Err(NodeError::usage(format!("a name may be cached for {} days at most", days(max))));
+        }
         let at = IpnsName::of(&key.public()).key();
         let ttl_ns = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
         let sign = |sequence| {
@@ -118,6 +121,11 @@ impl Records {
 
     /// Where an IPNS name points.
     pub(crate) async fn resolve(&self, name: &IpnsName, quorum: usize) -> Result<NameResolved, NodeError> {
+        let (found, result) = self.find(name, quorum).await?;
+        Ok(NameResolved::new(&found, Some(&result)))
+    }
+
+    async fn find(&self, name: &IpnsName, quorum: usize) -> Result<(IpnsRecord, GetResult), NodeError> {
         let result = self.read(name.key(), quorum).await?;
         let found = match &result.record {
             Some(found) => {
@@ -125,7 +133,7 @@ impl Records {
             }
             None => return Err(not_found(format!("record of /ipns/{name}"), &result)),
         };
-        Ok(NameResolved::new(&found, &result))
+        Ok((found, result))
     }
 
     /// Signs with the next number, makes it durable, and puts it.
@@ -135,6 +143,11 @@ impl Records {
         replicas: usize,
         sign: impl Fn(u64) -> Result<Verified, RecordError>,
     ) -> Result<RecordPutDone, NodeError> {
+        // Before a number is spent on it.
+        if !(1..=limits::MAX_RECORD_PEERS).contains(&replicas) {
+            let max = limits::MAX_RECORD_PEERS;
+            return Err(NodeError::usage(format!("{replicas} replicas where 1 to {max} may be asked for")));
+        }
         let mut last = None;
         for _ in 0..=RESIGNS {
             let record = self.sign_next(key, &sign).await?;
@@ -207,6 +220,21 @@ fn usage(error: RecordError) -> NodeError {
 fn not_found(what: String, result: &GetResult) -> NodeError {
     let GetResult { asked, absent, invalid, .. } = result;
     NodeError::not_found(format!("no {what}: {asked} nodes were asked, {absent} had none, {invalid} none that holds"))
+}
+
+fn check_lifetime(what: &str, lifetime: Duration, max: Duration) -> Result<(), NodeError> {
+    if (Duration::from_millis(1)..=max).contains(&lifetime) {
+        return Ok(());
+    }
+    Err(NodeError::usage(format!(
+        "a {what} cannot be valid for {} s: more than nothing and at most {} days",
+        lifetime.as_secs_f64(),
+        days(max)
+    )))
+}
+
+fn days(time: Duration) -> u64 {
+    time.as_secs() / (24 * 60 * 60)
 }
 
 fn millis(duration: Duration) -> u64 {

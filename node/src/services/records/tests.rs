@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use dagmesh_records::{Answer, Code, Request};
+use libp2p::identity::PublicKey;
 
 use super::*;
 use crate::{

@@ -72,3 +72,16 @@ pub const BAN_MIN_MS: u64 = 10 * 60 * 1000;
 pub const BAN_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 /// After each such time without a new fault, in milliseconds (24 h), one ban of a peer is forgotten.
 pub const BAN_DECAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// Longest an IPNS record that we sign is valid, in seconds (a year): so long a name whose key is lost goes on pointing.
+pub const MAX_IPNS_LIFETIME_SECS: u64 = 365 * 24 * 60 * 60;
+/// How soon whoever watches a name asks the DHT again, in seconds: not before this.
+pub const NAME_WATCH_MIN_SECS: u64 = 60;
+/// And not after this, in seconds (1 h), however long a record may be cached.
+pub const NAME_WATCH_MAX_SECS: u64 = 60 * 60;
+/// Longest name of a named key, in bytes: it names a file.
+pub const MAX_KEY_NAME_BYTES: usize = 128;
+/// Named keys of one node: each has a handful of records.
+pub const MAX_NAMED_KEYS: usize = MAX_OWN_RECORDS;
+/// Largest private key that is read: an Ed25519 key pair takes 68 bytes in libp2p's protobuf, one of RSA 8192 about
+/// 4.7 KiB.
+pub const MAX_KEY_FILE_BYTES: usize = 8 * 1024;
