@@ -50,6 +50,9 @@ impl Worker {
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.metrics.dials_failed.add();
+                if let Some(peer) = peer_id {
+                    self.contest_lost(peer, &error);
+                }
                 if let Some(dial) = self.dials.remove(&connection_id) {
                     let error = self.dial_error(dial.target, dial.peer, error);
                     let _caller_has_gone = dial.reply.send(Err(error));
@@ -111,6 +114,7 @@ impl Worker {
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &libp2p::core::ConnectedPoint) {
         self.metrics.connections_opened.add();
         self.rejoin.connected();
+        self.contest_won(&peer);
         let first = self.peers.opened(peer, id, endpoint, Instant::now());
         self.metrics.peers.store(self.peers.count(), Ordering::Relaxed);
         let addr = endpoint.get_remote_address().clone();
@@ -240,11 +244,10 @@ impl Worker {
         let serves_dht = info.protocols.iter().any(|it| behaviour.kad.protocol_names().contains(it));
         for addr in &addrs {
             behaviour.book.add(peer, addr.clone());
-            if serves_dht {
-                behaviour.kad.add_address(&peer, addr.clone());
-            }
         }
-        if !serves_dht {
+        if serves_dht {
+            self.admit(peer, addrs.clone());
+        } else {
             // A peer that serves no longer is of no use to others either.
             behaviour.kad.remove_peer(&peer);
         }

@@ -2,6 +2,7 @@
 //! while an honest peer's record is still got.
 
 mod bans;
+mod eclipse;
 mod flood;
 mod lines;
 mod refused;
