@@ -18,7 +18,7 @@ pub(crate) use home::{create_private_dir, read_private, write_private};
 pub use load::{Flags, Loaded, Origin, Sources};
 
 use crate::swarm;
-pub use crate::swarm::{KadMode, PUBLIC_BOOTSTRAP, Profile};
+pub use crate::swarm::{Diversity, KadMode, PUBLIC_BOOTSTRAP, Profile};
 
 /// All that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -82,6 +82,9 @@ pub struct SwarmConfig {
     pub kad_mode: KadMode,
     /// Protocol of the DHT to join; by default `/ipfs/kad/1.0.0` on profile `public`, else `/dagmesh/<network>/kad/1.0.0`.
     pub kad_protocol: Option<String>,
+    /// Of which peers only so many of one part of the internet are relied on in the DHT: of those at global addresses on
+    /// profile `public` (`global`), else of none (`off`); or of all (`all`), those at private addresses by /24.
+    pub dht_diversity: Diversity,
 }
 
 impl Default for SwarmConfig {
@@ -110,6 +113,7 @@ impl SwarmConfig {
             hole_punching: swarm.hole_punching,
             kad_mode: swarm.kad_mode,
             kad_protocol: swarm.kad_protocol,
+            dht_diversity: swarm.dht_diversity,
         }
     }
 }

@@ -342,6 +342,7 @@ fn swarm_config(config: &Config, known_peers: Vec<KnownPeer>) -> Result<swarm::S
     to.hole_punching = from.hole_punching;
     to.kad_mode = from.kad_mode;
     to.kad_protocol.clone_from(&from.kad_protocol);
+    to.dht_diversity = from.dht_diversity;
     Ok(to)
 }
 

@@ -1,6 +1,7 @@
 //! Nodes in this process: [`Peer`], and the [`Events`] that it tells.
 
 use std::{
+    net::Ipv4Addr,
     ops::Deref,
     path::PathBuf,
     sync::{Arc, Once},
@@ -11,7 +12,7 @@ use cid::Cid;
 use dagmesh::{
     Api, Node,
     api::{EventStream, ProgressSink},
-    config::{Config, Profile},
+    config::{Config, Diversity, Profile},
     dag::{Block, Codec, Entry, FeedName, HashCode, SignedHead},
     dagsync::feed_sync::BlockHook,
     store::Store,
@@ -19,7 +20,7 @@ use dagmesh::{
     types::{Content, Event, Follow, FollowRequest, FollowState, PublishRequest, Published, TicketRequest},
 };
 use futures::StreamExt;
-use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
 use tempfile::TempDir;
 
 use crate::{wait_for, wait_for_some};
@@ -59,6 +60,9 @@ pub struct PeerOptions {
     pub allow: Vec<PeerId>,
     /// Syncs at once; as many as are the default where absent.
     pub max_syncs: Option<usize>,
+    /// Listens on TCP at this address of loopback alone, and takes so many peers of each such network into its DHT, and no
+    /// more.
+    pub at: Option<Ipv4Addr>,
 }
 
 impl Peer {
@@ -89,6 +93,10 @@ impl Peer {
             config.swarm.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
         }
         config.swarm.bootstrap = options.bootstrap;
+        if let Some(ip) = options.at {
+            config.swarm.listen = vec![Multiaddr::from(ip).with(Protocol::Tcp(0))];
+            config.swarm.dht_diversity = Diversity::All;
+        }
         config.sync.republish = options.republish;
         config.sync.allow = options.allow;
         config.sync.max_syncs = options.max_syncs.unwrap_or(config.sync.max_syncs);

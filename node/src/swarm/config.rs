@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address;
+use super::diversity::Diversity;
 use super::error::SwarmError;
 use super::event::KnownPeer;
 use super::record_book::RecordBook;
@@ -86,6 +87,8 @@ pub struct SwarmConfig {
     pub kad_mode: KadMode,
     /// Protocol of the DHT, where it is not the profile's: `/ipfs/lan/kad/1.0.0` is that of Kubo on a local network.
     pub kad_protocol: Option<String>,
+    /// Of which peers only so many of one part of the internet are relied on in the DHT.
+    pub dht_diversity: Diversity,
     /// Looks for peers on the local network.
     pub mdns: bool,
     /// Asks the router for a port mapping.
@@ -139,6 +142,8 @@ impl SwarmConfig {
             // Peers of a LAN or a private network reach one another without a proof from outside.
             kad_mode: if profile == Profile::Public { KadMode::Auto } else { KadMode::Server },
             kad_protocol: None,
+            // Elsewhere all nodes may well be in one place, and known.
+            dht_diversity: if profile == Profile::Public { Diversity::Global } else { Diversity::Off },
             mdns: profile == Profile::Lan,
             upnp: profile == Profile::Public,
             autonat: profile != Profile::Test,

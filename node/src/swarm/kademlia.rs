@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,20 +13,32 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId, kad};
 
 use super::config::{KadMode, SwarmConfig};
+use super::diversity::{Diversity, Told, ip_of};
 use super::error::SwarmError;
 use super::kad_store::KadStore;
 
 type Inner = kad::Behaviour<KadStore>;
+/// What a connection is told.
+type ToHandler = THandlerInEvent<Inner>;
+/// What a connection tells.
+type FromHandler = THandlerOutEvent<Inner>;
 
-/// Kademlia whose store is told who sends what it is to keep.
+/// Kademlia whose store is told who sends what it is to keep, and whose queries take only so many peers of one part of the
+/// internet.
 ///
 /// With `StoreInserts::FilterBoth` libp2p-kad acknowledges a PUT before anybody has looked at it; without, it asks the
-/// store, and where that refuses resets the stream, so that the sender counts a failure (in 0.49 only when its own time-out
-/// of 10 s is over: the stream that is to be reset is not woken). The store is the place to judge,
-/// then; but it is not told the sender, whom the caps for each peer and the bans need. All that a peer sends comes in
-/// through `on_connection_handler_event`, and is put into the store before that returns: so the sender is noted there.
+/// store. The store is the place to judge, then; but it is not told the sender, whom the caps for each peer and the bans
+/// need. All that a peer sends comes in through `on_connection_handler_event`, and is put into the store before that
+/// returns: so the sender is noted there.
+///
+/// What the store refuses is answered with no peers, as if nodes had been asked for: no acknowledgement of a PUT to
+/// libp2p-kad, nor to go-libp2p and js-libp2p, which look for the value in it. libp2p-kad 0.49 itself would reset the
+/// stream, but does not wake it, so that the sender waits for its own time-out of 10 s.
 pub(super) struct Kademlia {
     inner: Inner,
+    diversity: Diversity,
+    /// What the running queries have been told.
+    told: HashMap<kad::QueryId, Told>,
 }
 
 impl Kademlia {
@@ -34,6 +47,7 @@ impl Kademlia {
         kad_config
             .set_query_timeout(Duration::from_secs(limits::QUERY_TIMEOUT_SECS))
             .disjoint_query_paths(true)
+            .set_max_packet_size(limits::MAX_KAD_MESSAGE_BYTES)
             .set_record_filtering(kad::StoreInserts::Unfiltered)
             // A record says itself until when it is valid, and the service puts it again.
             .set_record_ttl(None)
@@ -47,7 +61,28 @@ impl Kademlia {
             .set_kbucket_inserts(kad::BucketInserts::Manual);
         let mut inner = kad::Behaviour::with_config(peer, store, kad_config);
         inner.set_mode(kad_mode(config.kad_mode));
-        Ok(Self { inner })
+        Ok(Self { inner, diversity: config.dht_diversity, told: HashMap::new() })
+    }
+
+    /// Leaves out of an answer to a query what is too much of one part of the internet.
+    fn limit(&mut self, event: &mut FromHandler) {
+        let (closer, query) = match event {
+            FromHandler::FindNodeRes { closer_peers, query_id } => (closer_peers, query_id),
+            FromHandler::GetProvidersRes { closer_peers, query_id, .. } => (closer_peers, query_id),
+            FromHandler::GetRecordRes { closer_peers, query_id, .. } => (closer_peers, query_id),
+            _ => return,
+        };
+        if self.diversity == Diversity::Off || self.inner.query(query).is_none() {
+            return;
+        }
+        let told = self.told.entry(*query).or_default();
+        closer.retain_mut(|peer| {
+            // A name beside an address would lead to where nobody counts.
+            if peer.multiaddrs.iter().any(|addr| ip_of(addr).is_some()) {
+                peer.multiaddrs.retain(|addr| ip_of(addr).is_some());
+            }
+            told.takes(self.diversity, peer.node_id, &peer.multiaddrs)
+        });
     }
 }
 
@@ -57,6 +92,13 @@ pub(super) fn kad_mode(mode: KadMode) -> Option<kad::Mode> {
         KadMode::Auto => None,
         KadMode::Client => Some(kad::Mode::Client),
         KadMode::Server => Some(kad::Mode::Server),
+    }
+}
+
+fn refuse(event: ToHandler) -> ToHandler {
+    match event {
+        ToHandler::Reset(request_id) => ToHandler::FindNodeRes { closer_peers: Vec::new(), request_id },
+        other => other,
     }
 }
 
@@ -121,13 +163,20 @@ impl NetworkBehaviour for Kademlia {
         self.inner.on_swarm_event(event);
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, mut event: THandlerOutEvent<Self>) {
+        self.limit(&mut event);
         self.inner.store_mut().set_sender(Some(peer));
         self.inner.on_connection_handler_event(peer, id, event);
         self.inner.store_mut().set_sender(None);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.inner.poll(cx)
+        let event = std::task::ready!(self.inner.poll(cx));
+        if let ToSwarm::GenerateEvent(kad::Event::OutboundQueryProgressed { id, step, .. }) = &event
+            && step.last
+        {
+            self.told.remove(id);
+        }
+        Poll::Ready(event.map_in(refuse))
     }
 }

@@ -16,6 +16,7 @@ mod behaviour;
 mod bootstrap;
 mod command;
 mod config;
+mod diversity;
 mod error;
 mod event;
 mod handle;
@@ -30,6 +31,7 @@ mod protect;
 mod queries;
 mod reachability;
 mod record_book;
+mod routing;
 mod sources;
 mod tls;
 mod topics;
@@ -51,6 +53,7 @@ use self::kad_store::{Caps, KadStore};
 pub use address::{peer_of, with_peer, without_peer};
 pub use config::{KadMode, PUBLIC_BOOTSTRAP, Profile, SwarmConfig};
 pub use dagmesh_announce::is_globally_reachable;
+pub use diversity::Diversity;
 pub use error::{DialAttempt, PublishError, SwarmError};
 pub use event::{
     AcceptAll, Direction, FoundRecords, GossipMessage, GossipValidator, Held, HeldMessage, KnownPeer, MeshEvent,

@@ -106,12 +106,14 @@ impl Worker {
         }
     }
 
-    /// Dials without anybody waiting for it.
-    pub(super) fn dial_quietly(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
+    /// Dials without anybody waiting for it. Gives whether it was begun.
+    pub(super) fn dial_quietly(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) -> bool {
         let opts = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(addrs).build();
-        if let Err(error) = self.swarm.dial(opts) {
+        let begun = self.swarm.dial(opts);
+        if let Err(error) = &begun {
             tracing::debug!(%peer, %error, "not dialled");
         }
+        begun.is_ok()
     }
 
     fn dial(&mut self, target: Target, reply: oneshot::Sender<Result<PeerId, SwarmError>>) {

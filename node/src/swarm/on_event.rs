@@ -6,7 +6,7 @@ use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::kad::{
     self, GetClosestPeersError, GetClosestPeersOk, GetProvidersOk, GetRecordError, GetRecordOk, QueryId, QueryResult,
 };
-use libp2p::swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent};
+use libp2p::swarm::{ConnectionError, ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, autonat, identify, mdns, relay, upnp};
 
 use super::address;
@@ -50,10 +50,8 @@ impl Worker {
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.metrics.dials_failed.add();
-                if let Some(peer) = peer_id
-                    && matches!(error, DialError::Transport(_))
-                {
-                    self.unreachable(peer);
+                if let Some(peer) = peer_id {
+                    self.unreachable(peer, &error);
                 }
                 if let Some(dial) = self.dials.remove(&connection_id) {
                     let error = self.dial_error(dial.target, dial.peer, error);
@@ -116,6 +114,7 @@ impl Worker {
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &libp2p::core::ConnectedPoint) {
         self.metrics.connections_opened.add();
         self.rejoin.connected();
+        self.contest_won(&peer);
         let first = self.peers.opened(peer, id, endpoint, Instant::now());
         self.metrics.peers.store(self.peers.count(), Ordering::Relaxed);
         let addr = endpoint.get_remote_address().clone();
@@ -245,11 +244,10 @@ impl Worker {
         let serves_dht = info.protocols.iter().any(|it| behaviour.kad.protocol_names().contains(it));
         for addr in &addrs {
             behaviour.book.add(peer, addr.clone());
-            if serves_dht {
-                behaviour.kad.add_address(&peer, addr.clone());
-            }
         }
-        if !serves_dht {
+        if serves_dht {
+            self.admit(peer, addrs.clone());
+        } else {
             // A peer that serves no longer is of no use to others either.
             behaviour.kad.remove_peer(&peer);
         }
@@ -420,14 +418,6 @@ impl Worker {
                 let _caller_has_gone = reply.send(result);
             }
             None => {}
-        }
-    }
-
-    /// No address of this peer can be reached: it leaves the routing table, where libp2p-kad keeps it until somebody else
-    /// wants its place. Where nobody else is connected, it may be our own line that is down.
-    fn unreachable(&mut self, peer: PeerId) {
-        if self.peers.count() > 0 && !self.peers.contains(&peer) {
-            self.swarm.behaviour_mut().kad.remove_peer(&peer);
         }
     }
 

@@ -124,6 +124,16 @@ impl Peers {
         news
     }
 
+    /// At which addresses we have reached a peer, and from which it has reached us; relays apart.
+    pub(super) fn seen_at(&self, peer: &PeerId) -> (Vec<Multiaddr>, Vec<Multiaddr>) {
+        let all = self.connected.get(peer).map_or(&[][..], |entry| &entry.connections);
+        let of = |direction| {
+            let fits = |it: &&Connection| !it.relayed && it.direction == direction;
+            all.iter().filter(fits).map(|it| it.addr.clone()).collect()
+        };
+        (of(Direction::Outbound), of(Direction::Inbound))
+    }
+
     pub(super) fn pinged(&mut self, peer: &PeerId, rtt: Duration) {
         if let Some(entry) = self.connected.get_mut(peer) {
             entry.rtt = Some(rtt);

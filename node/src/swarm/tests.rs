@@ -14,6 +14,7 @@ use super::*;
 mod autonat;
 mod gossip;
 mod records;
+mod routing;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const TOPIC: &str = "/dagmesh/heads/test";
@@ -34,9 +35,13 @@ impl Node {
     }
 
     async fn validated(change: impl FnOnce(&mut SwarmConfig), validator: Box<dyn GossipValidator>) -> Self {
+        Self::launch(Keypair::generate_ed25519(), change, validator).await
+    }
+
+    async fn launch(key: Keypair, change: impl FnOnce(&mut SwarmConfig), validator: Box<dyn GossipValidator>) -> Self {
         let mut config = SwarmConfig::for_profile(Profile::Test);
         change(&mut config);
-        let RunningSwarm { handle, gossip } = start(config, Keypair::generate_ed25519(), validator).await.unwrap();
+        let RunningSwarm { handle, gossip } = start(config, key, validator).await.unwrap();
         let events = handle.events();
         Self { handle, gossip, events }
     }

@@ -23,6 +23,7 @@ use super::metrics::Counters;
 use super::peers::Peers;
 use super::queries::Queries;
 use super::reachability::Observed;
+use super::routing::Routing;
 use super::transport;
 
 /// How often the list of known peers is renewed, and expired DHT records are dropped.
@@ -42,6 +43,7 @@ pub(super) struct Worker {
     pub(super) gossip_out: mpsc::Sender<GossipMessage>,
     pub(super) metrics: Arc<Counters>,
     pub(super) peers: Peers,
+    pub(super) routing: Routing,
     pub(super) queries: Queries,
     pub(super) observed: Observed,
     pub(super) rejoin: Rejoin,
@@ -144,6 +146,7 @@ impl Worker {
             gossip_out: parts.gossip_out,
             metrics: parts.metrics,
             peers: Peers::with_known(&config.known_peers),
+            routing: Routing::default(),
             queries: Queries::default(),
             observed: Observed::new(config.profile, config.autonat),
             rejoin: Rejoin::new(config.bootstrap_peers(), now),

@@ -393,6 +393,15 @@ pub const MAX_KAD_RECORDS: usize = 4096;
 pub const MAX_KAD_RECORD_BYTES: usize = 16 * 1024;
 /// Longest key of a record or of a provider record: a multihash of 64 bytes behind a prefix.
 pub const MAX_KAD_KEY_BYTES: usize = 128;
+/// Peers of one part of the internet in one bucket of the routing table, as in go-libp2p-kad-dht.
+pub const MAX_DHT_GROUP_PER_BUCKET: usize = 2;
+/// Peers of one part of the internet in the whole routing table, as in go-libp2p-kad-dht.
+pub const MAX_DHT_GROUP_IN_TABLE: usize = 3;
+/// Peers of one part of the internet that one query takes from what it is told: with the figure above about half of the 20
+/// that it ends with, and more than honest peers of one /16 are among some hundred that it hears of.
+pub const MAX_DHT_GROUP_PER_QUERY: usize = 8;
+/// Largest message of Kademlia: a record, and 20 peers with their addresses; libp2p-kad's own 16 KiB do not hold both.
+pub const MAX_KAD_MESSAGE_BYTES: usize = 64 * 1024;
 /// Addresses kept of one peer.
 pub const MAX_ADDRS_PER_PEER: usize = 10;
 /// Peers whose addresses are kept in memory; the one unused for longest makes room.

@@ -21,6 +21,7 @@ use dagmesh_core::{
 };
 use ipld_core::ipld::Ipld;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_bytes::ByteBuf;
 
 use crate::error::{Code, RecordError};
 
@@ -119,12 +120,13 @@ pub enum Answer {
     Error(Refusal),
 }
 
+/// As long as they are, so that what is too long can be told from what is no request.
 #[derive(Serialize, Deserialize)]
 enum RequestWire {
     #[serde(rename = "p")]
-    Put(KeyBytes, RecordBytes),
+    Put(ByteBuf, ByteBuf),
     #[serde(rename = "g")]
-    Get(KeyBytes),
+    Get(ByteBuf),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -155,17 +157,17 @@ impl Request {
     /// Encodes it.
     pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
         encode(&match self.clone() {
-            Self::Put { key, record } => RequestWire::Put(key, record),
-            Self::Get { key } => RequestWire::Get(key),
+            Self::Put { key, record } => RequestWire::Put(key.into_inner().into(), record.into_inner().into()),
+            Self::Get { key } => RequestWire::Get(key.into_inner().into()),
         })
     }
 
     /// Decodes it, bounded; a record in it is not checked yet.
     pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
-        Ok(match decode(bytes, &["p", "g"])? {
-            RequestWire::Put(key, record) => Self::Put { key, record },
-            RequestWire::Get(key) => Self::Get { key },
-        })
+        match decode(bytes, &["p", "g"])? {
+            RequestWire::Put(key, record) => Self::put(&key, &record),
+            RequestWire::Get(key) => Self::get(&key),
+        }
     }
 }
 

@@ -100,19 +100,10 @@ struct Fields(
     Meta,
 );
 
-/// The fields, and the signature behind them.
+/// The fields, and the signature behind them. Name and value are as long as they are, so that one that is too long can be
+/// told from what is no record.
 #[derive(Serialize, Deserialize)]
-struct Wire(
-    u64,
-    serde_bytes::ByteBuf,
-    BoundedString<MAX_RECORD_NAME_BYTES>,
-    BoundedBytes<MAX_RECORD_VALUE_BYTES>,
-    u64,
-    u64,
-    u64,
-    Meta,
-    serde_bytes::ByteBuf,
-);
+struct Wire(u64, serde_bytes::ByteBuf, String, serde_bytes::ByteBuf, u64, u64, u64, Meta, serde_bytes::ByteBuf);
 
 /// An owner's word that this value stands under this name until then. Exists only with a checked signature.
 ///
@@ -137,6 +128,7 @@ impl Record {
         let signed = signed_bytes(&fields)?;
         let sig = key.sign(&signed).map_err(|error| RecordError::Signing(error.to_string()))?;
         let Fields(v, pubkey, name, value, sequence, timestamp, expires, meta) = fields;
+        let (name, value) = (name.into_inner(), value.into_inner().into());
         let wire = Wire(v, pubkey, name, value, sequence, timestamp, expires, meta, sig.into());
         let bytes = cbor::to_vec(&wire)?;
         check_len("a record", bytes.len(), MAX_RECORD_BYTES)?;
@@ -164,8 +156,8 @@ impl Record {
         }
         let text = |(key, text): &(MetaKey, MetaValue)| (key.to_string(), text.to_string());
         let draft = Draft {
-            name: RecordName::new(name.into_inner())?,
-            value: value.into_inner(),
+            name: RecordName::new(name)?,
+            value: value.into_vec(),
             sequence,
             timestamp_ms: timestamp,
             expires_ms: expires,

@@ -9,6 +9,7 @@
 //! - [`ask`]: requests that no honest client makes.
 //! - [`http`]: a publisher of the IPNI network over plain HTTP that answers as it is told.
 //! - [`group`]: what a member of a group says that no honest one does.
+//! - [`kad`]: Kademlia written by hand, and nodes of the DHT that lie; [`record`]: records that no honest node puts.
 //! - [`gossip`]: a peer that writes its gossip by hand; [`raw`]: one that writes its multiplexing by hand.
 //!
 //! Like all of this crate it panics with the reason where it cannot go on.
@@ -18,8 +19,10 @@ pub mod dag;
 pub mod gossip;
 pub mod group;
 pub mod http;
+pub mod kad;
 pub mod proto;
 pub mod raw;
+pub mod record;
 pub mod script;
 mod swarm;
 pub(crate) use swarm::listen;
@@ -184,15 +187,20 @@ impl Hostile {
         // Two that dial each other from the ports they listen on, at the same instant, have one connection between them
         // of which both are the client: it fails for both.
         for _ in 0..3 {
-            let (reply, connected) = oneshot::channel();
-            self.command(Command::Dial { addr: addr.clone(), reply }).await;
-            let connected = tokio::time::timeout(SOON, connected).await.expect("an end of the dial in time");
-            match connected.expect("a running swarm") {
+            match self.try_connect(addr.clone()).await {
                 Ok(peer) => return peer,
-                Err(error) => failed = error.to_string(),
+                Err(error) => failed = error,
             }
         }
         panic!("dialling {addr}: {failed}");
+    }
+
+    /// Dials an address: who is there, or why nobody is. Whoever does not want us may close the connection right after.
+    pub async fn try_connect(&self, addr: Multiaddr) -> Result<PeerId, String> {
+        let (reply, connected) = oneshot::channel();
+        self.command(Command::Dial { addr, reply }).await;
+        let connected = tokio::time::timeout(SOON, connected).await.expect("an end of the dial in time");
+        connected.expect("a running swarm")
     }
 
     /// Connects to a node of ours.

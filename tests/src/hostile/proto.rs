@@ -42,7 +42,7 @@ pub(super) fn fields(mut message: &[u8]) -> Vec<(u64, Vec<u8>)> {
                 fields.push((tag >> 3, body.to_vec()));
                 message = rest;
             }
-            other => panic!("wire type {other} in a message of gossipsub"),
+            other => panic!("wire type {other} in an honest node's message"),
         }
     }
     fields
@@ -51,6 +51,11 @@ pub(super) fn fields(mut message: &[u8]) -> Vec<(u64, Vec<u8>)> {
 /// The values of one field.
 pub(super) fn all(message: &[u8], wanted: u64) -> impl Iterator<Item = Vec<u8>> {
     fields(message).into_iter().filter(move |(field, _)| *field == wanted).map(|(_, value)| value)
+}
+
+/// The value of a field that holds a number, where it stands at the beginning of a message.
+pub(super) fn number_of(mut message: &[u8], wanted: u64) -> Option<u64> {
+    (!message.is_empty() && take_varint(&mut message) == wanted << 3).then(|| take_varint(&mut message))
 }
 
 fn take_varint(bytes: &mut &[u8]) -> u64 {

@@ -1,6 +1,6 @@
 //! The Swarm under a hostile node: what ours has, without its rules.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
@@ -61,7 +61,12 @@ pub(super) async fn start(key: &Keypair) -> (Swarm<Behaviour>, Multiaddr) {
 
 /// Has a swarm listen on a free port of loopback; where.
 pub(crate) async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> Multiaddr {
-    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("an address")).expect("a listener");
+    listen_at(swarm, Ipv4Addr::LOCALHOST).await
+}
+
+/// The same at another address of loopback.
+pub(super) async fn listen_at<B: NetworkBehaviour>(swarm: &mut Swarm<B>, ip: Ipv4Addr) -> Multiaddr {
+    swarm.listen_on(Multiaddr::from(ip).with(Protocol::Tcp(0))).expect("a listener");
     let listening = async {
         loop {
             if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {

@@ -12,6 +12,7 @@ mod groups;
 mod heads;
 mod ipni;
 mod memory;
+mod records;
 mod requests;
 mod scene;
 mod slow;
