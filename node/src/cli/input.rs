@@ -57,7 +57,8 @@ pub(super) fn written(time: Duration) -> String {
     let seconds = time.as_secs();
     // Nobody thinks of 30 days as of weeks.
     let units = UNITS.iter().rev().filter(|(name, _)| *name != "w");
-    let (unit, each) = units.copied().find(|(_, each)| seconds > 0 && seconds % each == 0).unwrap_or(("s", 1));
+    let (unit, each) =
+        units.copied().find(|(_, each)| seconds > 0 && seconds.is_multiple_of(*each)).unwrap_or(("s", 1));
     format!("{}{unit}", seconds / each)
 }
 

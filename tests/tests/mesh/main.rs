@@ -15,5 +15,6 @@ mod learn;
 mod nat;
 mod providers;
 mod publish;
+mod records;
 mod scenarios;
 mod support;
