@@ -4,6 +4,7 @@
 //! - [`api`] asks a daemon over its API, and watches it.
 //! - [`Peer`](peer::Peer) is a node in this process, where a test needs its handle.
 //! - [`group`] asks daemons about groups, and compares what they were told.
+//! - [`record`] asks daemons about records and names.
 //! - [`Foreign`](foreign::Foreign) is a peer that others wrote, in a process of its own.
 //! - [`Hostile`](hostile::Hostile) is a peer that does what it is told, and should not.
 //! - [`ipni`] makes chains of advertisements, and asks daemons about theirs.
@@ -26,6 +27,7 @@ pub mod ipni;
 pub mod nat;
 pub mod peer;
 pub mod proxy;
+pub mod record;
 pub mod wait;
 
 pub use daemon::{Daemon, DaemonOptions, Output, dagmesh_binary};

@@ -64,6 +64,11 @@ fn what_is_exported_is_taken_elsewhere_whatever_its_kind() {
         std::fs::remove_file(to.file("same")).expect("removes");
         assert!(RecordTarget::public_key_of_text(&taken.public_key).expect("reads") == pair.public());
     }
+    // libp2p reads RSA keys and writes none, so what came is what is kept; the key is in no id, so it is told apart.
+    let rsa = PrivateKey(include_bytes!("testdata/rsa2048.key").to_vec());
+    let taken = from.keys.import(&name("rsa"), &rsa).expect("takes");
+    assert_eq!((taken.kind.as_str(), from.keys.export(&name("rsa"))), ("rsa", Ok(rsa)));
+    assert!(taken.peer_id.to_string().starts_with("Qm") && taken.public_key.starts_with('u'), "{taken:?}");
     let own = from.keys.export(&KeyName::own()).expect("exports");
     let copy = to.keys.import(&name("copy"), &own).expect("takes");
     assert_eq!(copy.peer_id, from.keys.list().expect("lists")[0].peer_id);

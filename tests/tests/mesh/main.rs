@@ -16,5 +16,6 @@ mod many;
 mod nat;
 mod providers;
 mod publish;
+mod records;
 mod scenarios;
 mod support;

@@ -1,5 +1,7 @@
 //! Records between real nodes on loopback. Everything waits for a state, with a deadline.
 
+mod watch;
+
 use std::{path::Path, time::Duration};
 
 use dagmesh_records::{Answer, Code, Request};
