@@ -36,7 +36,7 @@ pub(crate) struct FakeNode {
     pub(crate) dropped: Arc<Semaphore>,
     /// One permit for each `shutdown`.
     pub(crate) shut: Arc<Semaphore>,
-    /// What was asked about groups.
+    /// What was asked about groups, records and names.
     pub(crate) asked: Mutex<Vec<Value>>,
     pub(crate) group_events: broadcast::Sender<GroupEvent>,
     pub(crate) name_events: broadcast::Sender<NameResolved>,

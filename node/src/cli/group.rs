@@ -1,13 +1,12 @@
 //! `group`: groups of several writers.
 
-use std::io::Read;
-
 use dagmesh_core::limits;
 use libp2p::PeerId;
 
 use super::{
     Backend, Context, Outcome,
     feeds::content_of,
+    input,
     output::{clock, count, fields, table, visible},
     progress::Bar,
 };
@@ -139,10 +138,7 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
         }
         Command::Send { name, text } => {
             let text = match text.as_str() {
-                // On a thread of its own: a read that waits for a person must not keep us from an interrupt.
-                "-" => {
-                    tokio::task::spawn_blocking(stdin).await.map_err(|error| NodeError::other(error.to_string()))??
-                }
+                "-" => stdin().await?,
                 _ => text,
             };
             check_text(text.as_bytes())?;
@@ -211,16 +207,13 @@ async fn watch<B: Backend>(context: &mut Context<'_, B>, ask: GroupWatchRequest)
 }
 
 /// At most one text's worth of standard input, without the line end that ends it.
-fn stdin() -> Result<String> {
-    let failed = |error: &dyn std::fmt::Display| NodeError::other(format!("cannot read standard input: {error}"));
-    let mut text = Vec::new();
+async fn stdin() -> Result<String> {
     // Room for the line end, and for a byte over the cap, which shows that there is more.
-    let most = limits::MAX_GROUP_TEXT_BYTES as u64 + 3;
-    std::io::stdin().lock().take(most).read_to_end(&mut text).map_err(|error| failed(&error))?;
+    let mut text = input::read_up_to("-", limits::MAX_GROUP_TEXT_BYTES + 3).await?;
     let line = text.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line)).map(<[u8]>::len);
     text.truncate(line.unwrap_or(text.len()));
     check_text(&text)?;
-    String::from_utf8(text).map_err(|error| failed(&error))
+    String::from_utf8(text).map_err(|error| NodeError::other(format!("cannot read standard input: {error}")))
 }
 
 fn check_text(text: &[u8]) -> Result<()> {

@@ -24,11 +24,15 @@ mod feeds;
 mod files;
 mod follow;
 mod group;
+mod input;
 mod ipni;
+mod key;
 mod lifecycle;
+mod name;
 mod offline;
 mod output;
 mod progress;
+mod record;
 mod repo;
 
 use client::Client;
@@ -115,6 +119,15 @@ enum Command {
     /// Groups: several writers, no leader; every member learns what each of them says.
     #[command(subcommand)]
     Group(group::Command),
+    /// Signed records in the DHT: what only their owner can change, and what outlives its connection.
+    #[command(subcommand)]
+    Record(record::Command),
+    /// IPNS names: pointed by their owner, read by everybody.
+    #[command(subcommand)]
+    Name(name::Command),
+    /// Named keys, to sign records and names with.
+    #[command(subcommand)]
+    Key(key::Command),
     /// The IPNI network: advertisements published, followed, announced.
     #[command(subcommand)]
     Ipni(ipni::Command),
@@ -201,6 +214,9 @@ async fn dispatch<B: Backend>(context: &mut Context<'_, B>, command: Command) ->
         Command::Feeds(command) => feeds::run(context, command).await,
         Command::Follow(command) => follow::run(context, command).await,
         Command::Group(command) => group::run(context, command).await,
+        Command::Record(command) => record::run(context, command).await,
+        Command::Name(command) => name::run(context, command).await,
+        Command::Key(command) => key::run(context, command).await,
         Command::Ipni(command) => ipni::run(context, command).await,
         Command::Repo(command) => repo::run(context, command).await,
         Command::Config(command) => config::run(context, command),

@@ -10,6 +10,7 @@ use super::*;
 use crate::fake::{FakeNode, cid, within};
 
 mod group;
+mod records;
 
 struct FakeBackend(Arc<FakeNode>);
 
@@ -105,6 +106,11 @@ impl Bench {
         };
         *self.daemon.lock().expect("not poisoned") = Some(running);
         ready
+    }
+
+    /// What the last command asked the node about groups, records or names.
+    fn asked(&self) -> Value {
+        self.node.asked.lock().last().cloned().unwrap_or_default()
     }
 
     async fn daemon_ended(&self) -> u8 {

@@ -230,6 +230,53 @@ async fn each_command_about_groups_has_its_route_and_its_names() {
 }
 
 #[tokio::test]
+async fn each_command_about_records_names_and_keys_has_its_route_and_its_names() {
+    let served = serve().await;
+    let peer = served.node.peer.to_string();
+    let target = format!("{peer}/n");
+    let done = &["key", "seq", "replicas"][..];
+    for (command, body, fields) in [
+        ("record/put", json!({"record": {"name": "n", "value": "dg=="}}), done),
+        ("record/get", json!({"target": target}), &["key", "name", "value", "seq", "expires"]),
+        ("record/list", json!({}), &[]),
+        ("name/publish", json!({"key": "work", "name": {"value": "/ipfs/x"}}), done),
+        ("name/resolve", json!({"name": peer, "quorum": 3}), &["name", "value", "seq"]),
+        ("name/watch", json!({"name": peer}), &[]),
+        ("key/list", json!({}), &[]),
+        ("key/export", json!({"name": "work"}), &["name", "key"]),
+    ] {
+        if command == "name/watch" {
+            let mut io = TcpStream::connect(served.addr).await.expect("connects");
+            let request = served.request(command, &served.bearer(), &body.to_string());
+            io.write_all(request.as_bytes()).await.expect("writes");
+            let mut answer = String::new();
+            read_until(&mut io, &mut answer, "/ipfs/x").await;
+            served.node.name_events.send(crate::fake::resolved("/ipfs/y", 8)).expect("somebody listens");
+            read_until(&mut io, &mut answer, "/ipfs/y").await;
+            let seqs = lines(&answer).iter().map(|line| line["seq"].as_u64()).collect::<Vec<_>>();
+            assert_eq!(seqs, [Some(7), Some(8)]);
+            continue;
+        }
+        let answer = served.call(command, &body.to_string()).await;
+        assert_eq!(status(&answer), 200, "{command}: {answer}");
+        let result = lines(&answer).last().expect("a line")["result"].clone();
+        assert!(fields.iter().all(|field| result.get(field).is_some()), "{command}: {result}");
+        assert!(!fields.is_empty() || result.is_array(), "{command}: {result}");
+    }
+    for (command, body, part) in [
+        ("record/put", json!({"record": {"name": "n", "value": "?"}}), "wrong request"),
+        ("record/put", json!({"record": {"name": "n", "value": ""}, "sequence": 1}), "sequence"),
+        ("record/get", json!({"target": "n"}), "PUBLICKEY/NAME"),
+        ("name/resolve", json!({"name": "x"}), "wrong request"),
+        ("key/gen", json!({"name": "../x"}), "no name of a key"),
+        ("key/import", json!({"name": "x", "key": [1]}), "wrong request"),
+    ] {
+        let answer = served.call(command, &body.to_string()).await;
+        assert!(status(&answer) == 400 && answer.contains(part), "{command}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_watch_of_a_group_tells_the_log_and_then_what_comes_each_with_its_time() {
     let served = serve().await;
     let mut io = TcpStream::connect(served.addr).await.expect("connects");

@@ -1,13 +1,6 @@
 use super::*;
 use crate::types::GroupEvent;
 
-impl Bench {
-    /// What the last command asked the node about groups.
-    fn asked(&self) -> Value {
-        self.node.asked.lock().last().cloned().unwrap_or_default()
-    }
-}
-
 #[tokio::test]
 async fn commands_about_groups_ask_for_what_was_said_and_print_their_json_names() {
     let bench = Bench::new();
