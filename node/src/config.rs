@@ -36,6 +36,8 @@ pub struct Config {
     pub ipni: IpniConfig,
     /// Groups.
     pub groups: GroupsConfig,
+    /// Signed records and names.
+    pub records: RecordsConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -188,6 +190,22 @@ pub struct GroupsConfig {
 impl Default for GroupsConfig {
     fn default() -> Self {
         Self { max_content_bytes: limits::GROUP_CONTENT_BYTES }
+    }
+}
+
+/// `[records]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordsConfig {
+    /// Carries IPNS names over gossip too (IPNS over PubSub, which Kubo has as `Ipns.UsePubsub`): a change of a name reaches
+    /// those who wait for it at once. Each name that is published, resolved or followed takes a topic and a provider record.
+    pub pubsub: bool,
+}
+
+impl Default for RecordsConfig {
+    /// On: gossip runs in any case, and a topic of a name carries a message of some hundred bytes when the name changes.
+    fn default() -> Self {
+        Self { pubsub: true }
     }
 }
 

@@ -132,6 +132,14 @@ impl Node {
     pub(crate) fn groups(&self) -> &Groups {
         &self.inner.groups
     }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.inner.context
+    }
+
+    pub(crate) fn record_service(&self) -> &record_service::Records {
+        &self.inner.records
+    }
 }
 
 impl NodeBuilder {
@@ -268,7 +276,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     let _ = listener.follower.set(follower.clone());
     ipni.start(follower.clone(), &ingest).await?;
     let groups = Groups::start(&context, config.groups.max_content_bytes).await?;
-    let records = record_service::Records::start(&context)?;
+    let records = record_service::Records::start(&context, config.records.pubsub)?;
     context.outbox.start(&context);
     context.spawn(keep_peers(context.clone()));
     context.spawn(healer::run(context.clone()));

@@ -66,7 +66,8 @@ pub(super) enum Command {
     Bootstrap(oneshot::Sender<Result<(), SwarmError>>),
     Subscribe {
         topic: String,
-        holding: Option<mpsc::Sender<HeldMessage>>,
+        /// Where its messages wait to be judged, and how many bytes of them may.
+        holding: Option<(mpsc::Sender<HeldMessage>, usize)>,
         reply: oneshot::Sender<Result<bool, SwarmError>>,
     },
     Unsubscribe {

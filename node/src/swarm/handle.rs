@@ -292,16 +292,20 @@ impl SwarmHandle {
     }
 
     /// Subscribes to a topic whose messages the caller judges: each waits in the queue that is returned, and goes no
-    /// further before [`judge`](Self::judge) says so. Bounded by [`limits::GROUP_GOSSIP_QUEUE`] and
-    /// [`limits::GROUP_GOSSIP_BYTES`], and [`limits::GROUP_GOSSIP_SHARE`] for each neighbour, past which messages are
-    /// ignored and counted.
+    /// further before [`judge`](Self::judge) says so. At most `bytes` of them wait, of one neighbour half of that, each
+    /// counted as [`limits::HELD_MESSAGE_BYTES`] at least; past that messages are ignored and counted.
     ///
     /// # Errors
     /// As [`subscribe`](Self::subscribe).
-    pub async fn subscribe_held(&self, topic: impl Into<String>) -> Result<mpsc::Receiver<HeldMessage>, SwarmError> {
+    pub async fn subscribe_held(
+        &self,
+        topic: impl Into<String>,
+        bytes: usize,
+    ) -> Result<mpsc::Receiver<HeldMessage>, SwarmError> {
         let topic = topic.into();
-        let (queue, held) = mpsc::channel(limits::GROUP_GOSSIP_QUEUE);
-        self.try_call("subscribing", CALL, |reply| Command::Subscribe { topic, holding: Some(queue), reply }).await?;
+        let (queue, held) = mpsc::channel((bytes / limits::HELD_MESSAGE_BYTES).max(1));
+        let holding = Some((queue, bytes));
+        self.try_call("subscribing", CALL, |reply| Command::Subscribe { topic, holding, reply }).await?;
         Ok(held)
     }
 

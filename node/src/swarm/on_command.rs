@@ -52,8 +52,8 @@ impl Worker {
             Command::Bootstrap(reply) => self.bootstrap(reply),
             Command::Subscribe { topic, holding, reply } => {
                 let result = self.subscribe(&topic);
-                if let (Ok(_), Some(queue)) = (&result, holding) {
-                    self.holding.insert(TopicHash::from_raw(&topic), Holding::new(queue));
+                if let (Ok(_), Some((queue, bytes))) = (&result, holding) {
+                    self.holding.insert(TopicHash::from_raw(&topic), Holding::new(queue, bytes));
                 }
                 answer(reply, result);
             }

@@ -87,7 +87,9 @@ pub(super) struct Dial {
 /// Where the messages of one topic go to be judged.
 pub(super) struct Holding {
     pub(super) queue: mpsc::Sender<HeldMessage>,
-    /// The bytes that may still wait.
+    /// The bytes that may wait.
+    bytes: usize,
+    /// Of those, what is left.
     room: Arc<Semaphore>,
     /// Of those, what each neighbour may still take: one that floods leaves room to the others.
     shares: HashMap<PeerId, Arc<Semaphore>>,
@@ -101,18 +103,17 @@ pub(super) struct Room {
 }
 
 impl Holding {
-    pub(super) fn new(queue: mpsc::Sender<HeldMessage>) -> Self {
-        let room = Arc::new(Semaphore::new(limits::GROUP_GOSSIP_BYTES));
-        Self { queue, room, shares: HashMap::new() }
+    pub(super) fn new(queue: mpsc::Sender<HeldMessage>, bytes: usize) -> Self {
+        Self { queue, bytes, room: Arc::new(Semaphore::new(bytes)), shares: HashMap::new() }
     }
 
     /// Room for a message of so many bytes from this neighbour, where there is any.
     pub(super) fn room(&mut self, neighbour: PeerId, bytes: usize) -> Option<Room> {
         // Small ones weigh more than their bytes, so that the queue has a place for all that fit.
-        let bytes = u32::try_from(bytes.max(limits::GROUP_GOSSIP_BYTES / limits::GROUP_GOSSIP_QUEUE)).ok()?;
-        self.shares.retain(|peer, share| *peer == neighbour || share.available_permits() < limits::GROUP_GOSSIP_SHARE);
-        let share =
-            self.shares.entry(neighbour).or_insert_with(|| Arc::new(Semaphore::new(limits::GROUP_GOSSIP_SHARE)));
+        let bytes = u32::try_from(bytes.max(limits::HELD_MESSAGE_BYTES)).ok()?;
+        let of_one = self.bytes / 2;
+        self.shares.retain(|peer, share| *peer == neighbour || share.available_permits() < of_one);
+        let share = self.shares.entry(neighbour).or_insert_with(|| Arc::new(Semaphore::new(of_one)));
         let _of_neighbour = Arc::clone(share).try_acquire_many_owned(bytes).ok()?;
         let _of_all = Arc::clone(&self.room).try_acquire_many_owned(bytes).ok()?;
         Some(Room { _of_all, _of_neighbour })

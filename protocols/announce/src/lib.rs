@@ -28,6 +28,7 @@ pub use error::AnnounceError;
 pub use ingest::{IngestValidator, IngestVerdict, Ingested};
 pub use message::Announcement;
 pub use multiaddr::Multiaddr;
+pub use rate::Rates;
 pub use reach::is_globally_reachable;
 pub use state::{
     Acceptance, Ignored, Impostor, Origin, Publishers, Refused, Validator, ValidatorConfig, Verdict,

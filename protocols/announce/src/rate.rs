@@ -7,21 +7,21 @@ use libp2p_identity::PeerId;
 /// A token is counted in millionths, so that refilling loses nothing.
 const TOKEN: u64 = 1_000_000;
 
-/// One bucket of tokens a peer; the peer quiet for longest is forgotten first.
+/// One bucket of tokens a peer; the peer quiet for longest is forgotten first, beyond [`MAX_RATED_PEERS`].
 #[derive(Debug)]
-pub(crate) struct Rates {
+pub struct Rates {
     buckets: LruCache<PeerId, Bucket>,
     factor: u32,
 }
 
 impl Rates {
     /// Buckets of `factor` times the rate and burst of a single publisher.
-    pub(crate) fn new(factor: u32) -> Self {
+    pub fn new(factor: u32) -> Self {
         Self { buckets: LruCache::new(MAX_RATED_PEERS), factor }
     }
 
     /// Takes one token of this peer; `false` where it has none.
-    pub(crate) fn take(&mut self, now: Instant, peer: PeerId) -> bool {
+    pub fn take(&mut self, now: Instant, peer: PeerId) -> bool {
         if let Some(bucket) = self.buckets.get_mut(&peer) {
             return bucket.take(now);
         }

@@ -365,6 +365,8 @@ pub const MAX_SUBSCRIPTIONS_PER_MESSAGE: usize = 1024;
 pub const MAX_TOPIC_BYTES: usize = 256;
 /// Largest gossip message, its envelope included: the default of every gossipsub implementation.
 pub const MAX_GOSSIP_BYTES: usize = 64 * 1024;
+/// What a message that waits to be judged counts for at least, in bytes: its place in the queue, and its envelope.
+pub const HELD_MESSAGE_BYTES: usize = 1024;
 /// Accepted gossip messages that wait for the node; when full, a message is ignored and counted.
 pub const GOSSIP_QUEUE: usize = 1024;
 /// Keys that a node provides itself.

@@ -6,7 +6,8 @@
 //!   its [`Order`] says which of two is the newer.
 //! - [`Store`]: what a node keeps for others and of its own, bounded and fair; [`Bans`]: whom it does not talk to.
 //! - [`Request`], [`Answer`]: putting and getting between two nodes, where an older record is answered with the newer;
-//!   [`serve`] is the side that answers.
+//!   [`serve`] is the side that answers. [`FetchRequest`], [`FetchAnswer`]: the same question as other implementations of IPNS
+//!   over PubSub ask it.
 //! - [`Put`], [`Get`]: the machines that replicate a record to the closest nodes, and read it from a quorum of them.
 //!
 //! With the feature `net`, `net` carries these over libp2p streams. All else is pure: time is told from outside, in Unix milliseconds where a record's own times count.
@@ -18,6 +19,7 @@
 
 mod bans;
 mod error;
+mod fetch;
 mod hash;
 mod ipns;
 mod message;
@@ -34,6 +36,7 @@ mod validator;
 
 pub use bans::{Ban, Banned, Bans, Delivery};
 pub use error::{Code, RecordError};
+pub use fetch::{FETCH_PROTOCOL, FetchAnswer, FetchError, FetchRequest};
 pub use ipns::{IpnsDraft, IpnsName, IpnsRecord, Validity};
 pub use message::{Answer, KeyBytes, MessageError, PROTOCOL, RecordBytes, Refusal, Request};
 pub use order::Order;

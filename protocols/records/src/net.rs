@@ -2,6 +2,8 @@
 //!
 //! Whoever sends what is no frame within its cap, and whoever is banned, has its stream dropped.
 
+pub mod fetch;
+
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;

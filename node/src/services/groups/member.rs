@@ -194,7 +194,7 @@ impl Member {
             published: Mutex::default(),
             context,
         });
-        let gossip = this.context.swarm.subscribe_held(this.topic()).await?;
+        let gossip = this.context.swarm.subscribe_held(this.topic(), limits::GROUP_GOSSIP_BYTES).await?;
         this.run(gossip, saying, ends);
         Ok(this)
     }

@@ -133,7 +133,8 @@ impl Records {
 
     /// A newer record than ours has come up.
     fn learnt(&self, peer: Option<PeerId>, newer: Verified) {
-        let Some(peer) = peer.filter(|_| self.book.get(newer.key()).is_some()) else { return };
+        let wanted = self.pubsub.as_ref().is_some_and(|pubsub| pubsub.listens_to(newer.key()));
+        let Some(peer) = peer.filter(|_| wanted || self.book.get(newer.key()).is_some()) else { return };
         if let Err(error) = self.book.put(Source::Peer(peer), newer) {
             tracing::debug!(%error, "a newer record is not kept");
         }

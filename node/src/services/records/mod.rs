@@ -2,11 +2,13 @@
 //! are valid.
 //!
 //! - [`keep`]: what the DHT and the exchange take is written to the disk; bans are carried out; records are put again.
+//! - [`pubsub`]: names over gossip, beside the DHT.
 //! - [`drive`]: one put or get, over `/dagmesh/records/1.0.0`, or by plain Kademlia where a peer knows no other.
 //! - [`watch`]: where an IPNS name points, from now on.
 
 mod drive;
 mod keep;
+pub(crate) mod pubsub;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -20,6 +22,7 @@ use dagmesh_records::{
 };
 use libp2p::{PeerId, identity::Keypair};
 
+use self::pubsub::PubSub;
 use super::{Context, unix_ms};
 use crate::{
     error::{ErrorKind, NodeError},
@@ -36,6 +39,8 @@ const RESIGNS: usize = 3;
 pub(crate) struct Records {
     context: Context,
     book: RecordBook,
+    /// Names over gossip, where that is wanted.
+    pubsub: Option<PubSub>,
     /// One record at a time gets its number.
     signing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -47,9 +52,11 @@ pub(crate) fn book(store: &Store, own: PeerId) -> Result<RecordBook, NodeError> 
 }
 
 impl Records {
-    /// Answers what peers ask, and keeps the book.
-    pub(crate) fn start(context: &Context) -> Result<Self, NodeError> {
-        let this = Self { context: context.clone(), book: context.swarm.records().clone(), signing: Arc::default() };
+    /// Answers what peers ask, and keeps the book; with `pubsub` names go over gossip too.
+    pub(crate) fn start(context: &Context, pubsub: bool) -> Result<Self, NodeError> {
+        let book = context.swarm.records().clone();
+        let pubsub = if pubsub { Some(PubSub::start(context, &book)?) } else { None };
+        let this = Self { context: context.clone(), book, pubsub, signing: Arc::default() };
         let incoming = context.swarm.streams().accept(net::PROTOCOL);
         let incoming = incoming.map_err(|error| NodeError::other(format!("a protocol is served twice: {error}")))?;
         let book = this.book.clone();
@@ -126,7 +133,7 @@ impl Records {
     }
 
     async fn find(&self, name: &IpnsName, quorum: usize) -> Result<(IpnsRecord, GetResult), NodeError> {
-        let result = self.read(name.key(), quorum).await?;
+        let result = self.read_name(name, quorum).await?;
         let found = match &result.record {
             Some(found) => {
                 IpnsRecord::decode(name, found.bytes()).map_err(|error| NodeError::verification(error.to_string()))?
@@ -151,6 +158,7 @@ impl Records {
         let mut last = None;
         for _ in 0..=RESIGNS {
             let record = self.sign_next(key, &sign).await?;
+            self.pubsub.iter().for_each(|pubsub| pubsub.announce(&record));
             let result = self.replicate(record.clone(), replicas).await?;
             match result.end {
                 PutEnd::Superseded(_) => last = Some(record),
@@ -201,6 +209,21 @@ impl Records {
         let config = PutConfig { replicas, ..PutConfig::new(record, unix_ms()) };
         let put = Put::new(std::time::Instant::now(), config).map_err(usage)?;
         self.drive(put).await.ok_or_else(NodeError::stopping)
+    }
+
+    /// What the DHT has of a name, and what gossip brings, whichever is newer.
+    async fn read_name(&self, name: &IpnsName, quorum: usize) -> Result<GetResult, NodeError> {
+        let heard = self.pubsub.as_ref().map(|pubsub| pubsub.catch_up(*name));
+        let mut result = self.read(name.key(), quorum).await?;
+        if let (None, Some(heard)) = (&result.record, heard) {
+            heard.await;
+        }
+        let held = self.book.get(&name.key());
+        let found = result.record.as_ref().map(Verified::order);
+        if let Some(held) = held.filter(|held| found.is_none_or(|found| found < held.order())) {
+            result.record = Some(held);
+        }
+        Ok(result)
     }
 
     async fn read(&self, key: Vec<u8>, quorum: usize) -> Result<GetResult, NodeError> {

@@ -67,7 +67,7 @@ async fn a_held_message_goes_on_once_it_is_judged_and_not_before() {
     // A line a - b - c: the ends must not find one another in the DHT.
     a.handle.ban(c.peer()).await.unwrap();
     c.handle.ban(a.peer()).await.unwrap();
-    let mut held = b.handle.subscribe_held(HELD).await.unwrap();
+    let mut held = b.handle.subscribe_held(HELD, limits::GROUP_GOSSIP_BYTES).await.unwrap();
     a.handle.subscribe(HELD).await.unwrap();
     c.handle.subscribe(HELD).await.unwrap();
     a.handle.connect(b.tcp().await).await.unwrap();
@@ -91,14 +91,14 @@ async fn a_held_message_goes_on_once_it_is_judged_and_not_before() {
 #[tokio::test]
 async fn a_topic_holds_so_many_bytes_of_one_neighbour_and_leaves_room_to_others() {
     let (a, b, other) = (Node::start().await, Node::start().await, Node::start().await);
-    let mut held = b.handle.subscribe_held(HELD).await.unwrap();
+    let mut held = b.handle.subscribe_held(HELD, limits::GROUP_GOSSIP_BYTES).await.unwrap();
     for node in [&a, &other] {
         node.handle.subscribe(HELD).await.unwrap();
         node.handle.connect(b.tcp().await).await.unwrap();
         node.sees_subscriber(b.peer(), HELD).await;
     }
     let large = limits::MAX_GOSSIP_BYTES - 1024;
-    let fit = limits::GROUP_GOSSIP_SHARE / large;
+    let fit = limits::GROUP_GOSSIP_BYTES / 2 / large;
     for n in 0..fit as u32 + 1 {
         let mut data = vec![0; large];
         data[..4].copy_from_slice(&n.to_be_bytes());
@@ -129,7 +129,7 @@ async fn a_topic_holds_so_many_bytes_of_one_neighbour_and_leaves_room_to_others(
 #[tokio::test]
 async fn a_verdict_counts_until_gossipsub_forgets_the_message_and_not_later() {
     let (a, b) = (Node::start().await, Node::start().await);
-    let mut held = b.handle.subscribe_held(HELD).await.unwrap();
+    let mut held = b.handle.subscribe_held(HELD, limits::GROUP_GOSSIP_BYTES).await.unwrap();
     a.handle.connect(b.tcp().await).await.unwrap();
     a.sees_subscriber(b.peer(), HELD).await;
     // Three seconds below it, for a machine that is busy, and at it.
@@ -146,10 +146,10 @@ async fn a_verdict_counts_until_gossipsub_forgets_the_message_and_not_later() {
 #[tokio::test]
 async fn a_topic_holds_so_many_small_messages_of_one_neighbour_and_no_more() {
     let (a, b) = (Node::start().await, Node::start().await);
-    let held = b.handle.subscribe_held(HELD).await.unwrap();
+    let held = b.handle.subscribe_held(HELD, limits::GROUP_GOSSIP_BYTES).await.unwrap();
     a.handle.connect(b.tcp().await).await.unwrap();
     a.sees_subscriber(b.peer(), HELD).await;
-    let fit = limits::GROUP_GOSSIP_QUEUE * limits::GROUP_GOSSIP_SHARE / limits::GROUP_GOSSIP_BYTES;
+    let fit = limits::GROUP_GOSSIP_BYTES / 2 / limits::HELD_MESSAGE_BYTES;
     for n in 0..=fit {
         a.handle.publish(HELD, n.to_be_bytes().to_vec()).await.unwrap();
         // A few at a time: the queue of the sender is bounded too.

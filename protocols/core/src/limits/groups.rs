@@ -83,13 +83,9 @@ pub const MAX_GROUP_PRODUCERS: usize = 16;
 pub const MAX_GROUP_PUBLISH_QUEUE: usize = 1024;
 /// Groups that a node is a member of: each has a topic of its own, of the [`MAX_TOPICS`] that peers take from us.
 pub const MAX_GROUPS: usize = 64;
-/// Gossip messages of one group that wait to be judged; when full, a message is ignored and counted. A burst of five
-/// members with 200 publications each.
-pub const GROUP_GOSSIP_QUEUE: usize = 2048;
-/// Bytes of those messages: the burst above, or 32 of the largest. With [`MAX_GROUPS`] under attack at once, 128 MiB.
+/// Bytes of gossip of one group that wait to be judged: 2048 small messages, or 32 of the largest. Half of that one neighbour
+/// may take: a burst of five members with 200 publications each. With [`MAX_GROUPS`] under attack at once, 128 MiB.
 pub const GROUP_GOSSIP_BYTES: usize = 2 * 1024 * 1024;
-/// Of those bytes, what one neighbour may take: the burst above, and half is left to the others.
-pub const GROUP_GOSSIP_SHARE: usize = GROUP_GOSSIP_BYTES / 2;
 /// How long a gossip message may wait for its verdict, in milliseconds: gossipsub forgets it after eight heartbeats of a
 /// second, and counts from the first of them.
 pub const GROUP_VERDICT_MS: u64 = 6_000;

@@ -85,3 +85,23 @@ pub const MAX_NAMED_KEYS: usize = MAX_OWN_RECORDS;
 /// Largest private key that is read: an Ed25519 key pair takes 68 bytes in libp2p's protobuf, one of RSA 8192 about
 /// 4.7 KiB.
 pub const MAX_KEY_FILE_BYTES: usize = 8 * 1024;
+/// Topics of IPNS names that a node is subscribed to: with [`MAX_GROUPS`] and a handful of others, the [`MAX_TOPICS`] that
+/// peers take from us.
+pub const MAX_NAME_TOPICS: usize = 32;
+/// Bytes of gossip on the topic of one name that wait to be judged: a dozen of the largest records. With all topics under
+/// attack at once, 4 MiB.
+pub const NAME_GOSSIP_BYTES: usize = 128 * 1024;
+/// How often the newest record of each subscribed name is said again on its topic, in seconds (10 min, as
+/// go-libp2p-pubsub-router).
+pub const NAME_REBROADCAST_SECS: u64 = 10 * 60;
+/// Peers on the topic of a name under which no others are sought: the low mark of a mesh.
+pub const NAME_PEERS_LOW: usize = 4;
+/// How often peers are sought for the topic of a name that has none, in seconds; of one that has too few, ten times that. A
+/// search is a walk of the DHT.
+pub const NAME_FIND_SECS: u64 = 60;
+/// Requests for the newest record of a name that we have open at once.
+pub const MAX_NAME_FETCHES: usize = 16;
+/// Largest request of `/libp2p/fetch/0.0.1`: a key and what protobuf puts before it.
+pub const MAX_FETCH_REQUEST_BYTES: usize = MAX_KAD_KEY_BYTES + 16;
+/// Largest answer of `/libp2p/fetch/0.0.1`: a record and what protobuf puts before it.
+pub const MAX_FETCH_ANSWER_BYTES: usize = MAX_RECORD_BYTES + 16;
