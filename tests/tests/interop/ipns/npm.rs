@@ -1,6 +1,6 @@
 //! npm's `ipns` in js-libp2p's DHT.
 
-use dagmesh::swarm::{AcceptAll, Profile, SwarmConfig};
+use dagmesh::swarm::{AcceptAll, Profile, SwarmConfig, SwarmHandle};
 use dagmesh_tests::{
     api::{api_call, api_try},
     foreign::Foreign,
@@ -12,7 +12,7 @@ use libp2p::{PeerId, identity::Keypair};
 use super::*;
 use crate::{
     js::js,
-    support::{DHT, SOON, daemon, daemon_addr, daemon_sees, has},
+    support::{DHT, SOON, daemon, daemon_addr, daemon_sees, has, hex},
 };
 
 const KINDS: [&str; 3] = ["Ed25519", "secp256k1", "RSA"];
@@ -32,12 +32,15 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
 }
 
-/// With a bit of its middle changed.
+/// The record, pointing elsewhere in every place where it says the value.
 fn tampered(record: &str) -> String {
-    let mut bytes = HEXLOWER.decode(record.as_bytes()).expect("hexadecimal");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    HEXLOWER.encode(&bytes)
+    let forged = record.replace(&hex(TWO.as_bytes()), &hex(ONE.as_bytes()));
+    assert_ne!(forged, record);
+    forged
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    HEXLOWER.decode(text.as_bytes()).expect("hexadecimal")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,7 +49,7 @@ async fn npm_takes_our_records_and_the_newest_of_them() {
     for kind in KINDS {
         let made = theirs.ask(&format!("ipns-key {kind}")).await;
         let (name, key) = (text(&made, "peer"), text(&made, "key"));
-        let key = BASE64.encode(&HEXLOWER.decode(key.as_bytes()).expect("hexadecimal"));
+        let key = BASE64.encode(&unhex(key));
         let imported = api_call(&ours, "key/import", &json!({"name": kind, "key": key})).await;
         assert_eq!((&imported["peer_id"], text(&imported, "type")), (&name.into(), kind.to_lowercase().as_str()));
 
@@ -104,24 +107,26 @@ async fn we_take_npms_records_and_the_newest_of_them() {
     // What is older, void or forged is refused, whoever brings it; only the forger is not talked to any more.
     let (name, key, records) = last.expect("records");
     let void = theirs.ask(&format!("ipns-make {key} {ONE} 3 -1000")).await;
-    let bytes = |record: &str| HEXLOWER.decode(record.as_bytes()).expect("hexadecimal");
     let at = [b"/ipns/", name.parse::<PeerId>().expect("a peer id").to_bytes().as_slice()].concat();
     let holder = ours.peer_id().parse().expect("a peer id");
-    let put = async |record: Vec<u8>| {
+    let put = async |record: &str| {
         let config = SwarmConfig::for_profile(Profile::Test);
         let started = dagmesh::swarm::start(config, Keypair::generate_ed25519(), Box::new(AcceptAll)).await;
         let sender = started.expect("a swarm").handle;
         sender.connect(daemon_addr(&ours, "tcp").parse().expect("an address")).await.expect("connects");
-        let taken = sender.put_record_to(holder, at.clone(), record).await.expect("asked");
-        let sees = daemon_sees(&ours, theirs.peer_id(), "that it is here", |_| true);
-        sees.await;
-        let connected = sender.peers().await.expect("peers").iter().any(|peer| peer.peer == holder);
-        sender.shutdown().await.expect("stopped");
-        (taken, connected)
+        let taken = sender.put_record_to(holder, at.clone(), unhex(record)).await.expect("asked");
+        (taken, sender)
     };
     let forged = tampered(&records[1]);
-    let refused =
-        tokio::join!(put(bytes(&records[0])), put(bytes(void.as_str().expect("a record"))), put(bytes(&forged)));
-    assert_eq!((refused.0, refused.1, refused.2.0), ((false, true), (false, true), false));
+    let (newest, older, void, forged) =
+        tokio::join!(put(&records[1]), put(&records[0]), put(void.as_str().expect("a record")), put(&forged));
+    assert_eq!((newest.0, older.0, void.0, forged.0), (true, false, false, false));
+    let talks = async |sender: &SwarmHandle| {
+        sender.peers().await.expect("peers").iter().any(|connected| connected.peer == holder)
+    };
+    wait_for(SOON, "the end of the forger's connection", async || !talks(&forged.1).await).await;
+    for (_, sender) in [newest, older, void] {
+        assert!(talks(&sender).await);
+    }
     assert_eq!(resolve(&ours, &name).await, (TWO.to_owned(), 2));
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 async fn kubo() -> Option<Kubo> {
-    kubo_with("none", &["--enable-namesys-pubsub"]).await
+    kubo_with(&[("Routing.Type", "\"none\""), ("Ipns.UsePubsub", "true")]).await
 }
 
 /// Points our daemon's own name. No node of a DHT is there to hold the record, which is said; gossip carries it all the
