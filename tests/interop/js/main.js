@@ -22,6 +22,7 @@ import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { CID } from 'multiformats/cid'
+import { ipnsCommands, ipnsInDht } from './ipns.js'
 
 // How long one command may take: longer than any deadline of libp2p, shorter than a test waits.
 const COMMAND_DEADLINE_MS = 40_000
@@ -40,7 +41,12 @@ const host = await createLibp2p({
     ping: ping(),
     pubsub: gossipsub({ globalSignaturePolicy: 'StrictSign' }),
     // Loopback counts as an address like any other.
-    dht: kadDHT({ protocol: `${flags.prefix}/kad/1.0.0`, clientMode: false, peerInfoMapper: passthroughMapper })
+    dht: kadDHT({
+      protocol: `${flags.prefix}/kad/1.0.0`,
+      clientMode: false,
+      peerInfoMapper: passthroughMapper,
+      ...ipnsInDht
+    })
   }
 })
 const { dht, pubsub } = host.services
@@ -74,7 +80,8 @@ const commands = {
     return [...found.values()]
   },
   // find PEER: where a peer is
-  find: async (signal, peer) => info(await host.peerRouting.findPeer(peerIdFromString(peer), { signal }))
+  find: async (signal, peer) => info(await host.peerRouting.findPeer(peerIdFromString(peer), { signal })),
+  ...ipnsCommands(dht)
 }
 
 host.addEventListener('connection:open', ({ detail }) => emit(connection('connected', detail)))

@@ -1,6 +1,8 @@
 //! IPNS beside Kubo and npm's `ipns`: names published here and resolved there, and the other way round.
 
 mod dht;
+mod npm;
+mod pubsub;
 
 use dagmesh_tests::{Daemon, api::api_call};
 use serde_json::{Value, json};

@@ -23,7 +23,7 @@ const AGENT: &str = "dagmesh-interop-js";
 static INSTALLED: OnceCell<Result<Js, String>> = OnceCell::const_new();
 
 /// A peer of js-libp2p that listens.
-async fn js() -> Option<Foreign> {
+pub(crate) async fn js() -> Option<Foreign> {
     let js = or_skip(INSTALLED.get_or_init(Js::install).await)?;
     let mut command = Command::new(&js.node);
     command.arg("main.js").args(["--prefix", DHT]).current_dir(&js.folder);
@@ -43,7 +43,7 @@ impl Js {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/js");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-js");
         std::fs::create_dir_all(&folder).expect("a folder");
-        for file in ["package.json", "package-lock.json", "main.js"] {
+        for file in ["package.json", "package-lock.json", "main.js", "ipns.js"] {
             std::fs::copy(from.join(file), folder.join(file)).expect("copied");
         }
         let (lock, done) = (std::fs::read(folder.join("package-lock.json")).expect("a lock file"), folder.join("done"));

@@ -34,13 +34,13 @@ static PROGRAM: OnceCell<Result<PathBuf, String>> = OnceCell::const_new();
 
 /// A Kubo daemon with a repository of its own, connected with nobody.
 pub(crate) async fn kubo() -> Option<Kubo> {
-    kubo_with("dhtserver", &[]).await
+    kubo_with(&[("Routing.Type", "\"dhtserver\"")]).await
 }
 
-/// The same with another `Routing.Type`, and more flags of `ipfs daemon`.
-pub(crate) async fn kubo_with(routing: &str, flags: &[&str]) -> Option<Kubo> {
+/// The same with these settings instead, each a key and its value in JSON.
+pub(crate) async fn kubo_with(settings: &[(&str, &str)]) -> Option<Kubo> {
     let program = PROGRAM.get_or_init(async || go::build("kubo", "github.com/ipfs/kubo/cmd/ipfs", "ipfs").await).await;
-    Some(Kubo::start(or_skip(program)?, routing, flags).await)
+    Some(Kubo::start(or_skip(program)?, settings).await)
 }
 
 /// One of our daemons, in Kubo's DHT.
@@ -124,7 +124,7 @@ pub(crate) struct Kubo {
 }
 
 impl Kubo {
-    async fn start(program: &'static Path, routing: &str, flags: &[&str]) -> Self {
+    async fn start(program: &'static Path, settings: &[(&str, &str)]) -> Self {
         let repository = tempfile::tempdir().expect("a folder");
         let command = |args: &[&str]| {
             let mut command = Command::new(program);
@@ -132,18 +132,13 @@ impl Kubo {
             command
         };
         // Loopback and free ports, nobody to begin with, nothing that asks elsewhere.
-        for args in [
-            ["init", "--empty-repo", "--profile=test,autoconf-off"].as_slice(),
-            &["config", "Routing.Type", routing],
-            &["config", "--json", "Version.SwarmCheckEnabled", "false"],
-        ] {
-            succeeded(args, &command(args).output().await.expect("a program that starts"));
+        let init = ["init", "--empty-repo", "--profile=test,autoconf-off"];
+        succeeded(&init, &command(&init).output().await.expect("a program that starts"));
+        for (key, value) in settings.iter().chain(&[("Version.SwarmCheckEnabled", "false")]) {
+            let args = ["config", "--json", key, value];
+            succeeded(&args, &command(&args).output().await.expect("a program that starts"));
         }
-        let mut child = command(&[&["daemon"], flags].concat())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a daemon");
+        let mut child = command(&["daemon"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a daemon");
         let printed = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let into = Arc::clone(&printed);

@@ -89,7 +89,7 @@ impl Records {
             let draft = dagmesh_records::Draft { name, value, sequence, timestamp_ms, expires_ms, meta };
             Record::sign(&key, draft).map(|record| Verified::from(&record))
         };
-        self.put_own(&at, replicas, sign).await
+        self.put_own(&at, 0, replicas, sign).await
     }
 
     /// The newest record.
@@ -117,13 +117,19 @@ impl Records {
             return Err(NodeError::usage(format!("a name may be cached for {} days at most", days(max))));
         }
         let at = IpnsName::of(&key.public()).key();
+        // A key may have been used elsewhere, and peers of plain Kademlia refuse a lower number without a word.
+        let known = match self.book.get(&at) {
+            Some(_) => None,
+            None => self.read(at.clone(), limits::RECORD_QUORUM).await?.record,
+        };
+        let known = known.map_or(0, |record| record.order().sequence);
         let ttl_ns = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
         let sign = |sequence| {
             let validity = Validity::from_unix_ms(unix_ms().saturating_add(millis(lifetime)));
             let draft = IpnsDraft { value: value.clone().into_bytes(), sequence, validity, ttl_ns };
             IpnsRecord::sign(&key, draft).map(|record| Verified::from(&record))
         };
-        self.put_own(&at, replicas, sign).await
+        self.put_own(&at, known, replicas, sign).await
     }
 
     /// Where an IPNS name points.
@@ -143,10 +149,11 @@ impl Records {
         Ok((found, result))
     }
 
-    /// Signs with the next number, makes it durable, and puts it.
+    /// Signs with the next number, over the one that is `known`, makes it durable, and puts it.
     async fn put_own(
         &self,
         key: &[u8],
+        known: u64,
         replicas: usize,
         sign: impl Fn(u64) -> Result<Verified, RecordError>,
     ) -> Result<RecordPutDone, NodeError> {
@@ -157,7 +164,7 @@ impl Records {
         }
         let mut last = None;
         for _ in 0..=RESIGNS {
-            let record = self.sign_next(key, &sign).await?;
+            let record = self.sign_next(key, known, &sign).await?;
             self.pubsub.iter().for_each(|pubsub| pubsub.announce(&record));
             let result = self.replicate(record.clone(), replicas).await?;
             match result.end {
@@ -179,10 +186,12 @@ impl Records {
     async fn sign_next(
         &self,
         key: &[u8],
+        known: u64,
         sign: impl Fn(u64) -> Result<Verified, RecordError>,
     ) -> Result<Verified, NodeError> {
         let _one_at_a_time = self.signing.lock().await;
-        let mut sequence = self.book.get(key).map_or(1, |held| held.order().sequence.saturating_add(1));
+        let held = self.book.get(key).map_or(0, |held| held.order().sequence);
+        let mut sequence = held.max(known).saturating_add(1);
         loop {
             let record = sign(sequence).map_err(usage)?;
             match self.book.put(Source::Own, record.clone()) {

@@ -8,7 +8,7 @@ use libp2p::{PeerId, identity::Keypair};
 use super::*;
 use crate::{
     kubo::{LAN_DHT, kubo, member},
-    support::{SOON, daemon_addr, has},
+    support::{SOON, daemon_addr, daemon_sees, has},
 };
 
 /// Points the name of a key until `holder` is among those that hold the record: the DHT takes a moment to know it.
@@ -59,23 +59,30 @@ async fn we_resolve_a_name_of_kubo_and_see_it_change() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_goes_from_kubo_to_us_and_back_and_its_name_goes_on() {
-    let Some(theirs) = kubo().await else { return };
-    let ours = member(&[]).await;
-    theirs.joins(&daemon_addr(&ours, "tcp"), ours.peer_id()).await;
+    let (Some(theirs), Some(other)) = tokio::join!(kubo(), kubo()) else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_str().expect("a path of UTF-8").to_owned();
 
-    // Kubo's key, with us: the number goes on from what Kubo has published, of which we knew nothing.
+    // Kubo's key, with us: the number goes on from what was published before we came.
+    other.joins(&theirs.addr, &theirs.peer_id).await;
     theirs.ipfs(&["key", "gen", "--type=ed25519", "theirs"]).await;
-    let name = kubo_publishes(&theirs, "theirs", ONE).await;
-    let published = resolve(&ours, &name).await;
+    for value in [TWO, ONE, TWO, ONE] {
+        kubo_publishes(&theirs, "theirs", value).await;
+    }
     theirs.ipfs(&["key", "export", "--output", &path("theirs"), "theirs"]).await;
+    let ours = member(&[]).await;
+    theirs.joins(&daemon_addr(&ours, "tcp"), ours.peer_id()).await;
+    let told = |seen: &Value| has(&seen["protocols"], LAN_DHT);
+    daemon_sees(&ours, &theirs.peer_id, "that it serves our DHT", told).await;
     let key = BASE64.encode(&std::fs::read(path("theirs")).expect("a key"));
     let imported = api_call(&ours, "key/import", &json!({"name": "theirs", "key": key})).await;
-    assert_eq!(imported["ipns"], name.as_str());
+    let name = imported["ipns"].as_str().expect("a name");
     let done = publish(&ours, "theirs", TWO).await;
-    assert!(done["seq"].as_u64() > Some(published.1) && has(&done["holders"], &theirs.peer_id), "{done}");
-    assert_eq!(kubo_resolves(&theirs, &name).await, TWO);
+    assert_eq!(done["seq"], 4, "{done}");
+    for kubo in [&theirs, &other] {
+        assert!(has(&done["holders"], &kubo.peer_id), "{done}");
+        assert_eq!(kubo_resolves(kubo, name).await, TWO);
+    }
 
     // Ours, with Kubo.
     let made = api_call(&ours, "key/gen", &json!({"name": "ours"})).await;
