@@ -23,6 +23,7 @@ use libp2p::{PeerId, identity::Keypair};
 use super::{Context, unix_ms};
 use crate::{
     error::{ErrorKind, NodeError},
+    keys::Keyring,
     store::{KeptRecords, Store},
     swarm::RecordBook,
     types::{NamePublish, NameResolved, RecordFound, RecordHeld, RecordPut, RecordPutDone, RecordTarget},
@@ -36,6 +37,8 @@ const RESIGNS: usize = 3;
 pub(crate) struct Records {
     context: Context,
     book: RecordBook,
+    /// Names are signed anew with these.
+    keys: Keyring,
     /// One record at a time gets its number.
     signing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -48,8 +51,9 @@ pub(crate) fn book(store: &Store, own: PeerId) -> Result<RecordBook, NodeError> 
 
 impl Records {
     /// Answers what peers ask, and keeps the book.
-    pub(crate) fn start(context: &Context) -> Result<Self, NodeError> {
-        let this = Self { context: context.clone(), book: context.swarm.records().clone(), signing: Arc::default() };
+    pub(crate) fn start(context: &Context, keys: Keyring) -> Result<Self, NodeError> {
+        let book = context.swarm.records().clone();
+        let this = Self { context: context.clone(), book, keys, signing: Arc::default() };
         let incoming = context.swarm.streams().accept(net::PROTOCOL);
         let incoming = incoming.map_err(|error| NodeError::other(format!("a protocol is served twice: {error}")))?;
         let book = this.book.clone();
@@ -196,11 +200,14 @@ impl Records {
         }
     }
 
-    /// Puts a record to so many of the closest nodes.
+    /// Puts a record to so many of the closest nodes; where too few take it, it is put again soon.
     async fn replicate(&self, record: Verified, replicas: usize) -> Result<PutResult, NodeError> {
+        let key = record.key().to_vec();
         let config = PutConfig { replicas, ..PutConfig::new(record, unix_ms()) };
         let put = Put::new(std::time::Instant::now(), config).map_err(usage)?;
-        self.drive(put).await.ok_or_else(NodeError::stopping)
+        let result: PutResult = self.drive(put).await.ok_or_else(NodeError::stopping)?;
+        self.book.put_ended(&key, matches!(result.end, PutEnd::Complete | PutEnd::Superseded(_)));
+        Ok(result)
     }
 
     async fn read(&self, key: Vec<u8>, quorum: usize) -> Result<GetResult, NodeError> {
