@@ -10,7 +10,10 @@ use std::{
 
 use dagmesh_core::limits::{MAX_KEY_FILE_BYTES, MAX_NAMED_KEYS};
 use dagmesh_records::IpnsName;
-use libp2p::identity::{KeyType, Keypair};
+use libp2p::{
+    PeerId,
+    identity::{KeyType, Keypair},
+};
 
 use crate::{
     config::{Home, create_private_dir, read_private, write_private},
@@ -66,6 +69,15 @@ impl Keyring {
                 path.display()
             ))
         })
+    }
+
+    /// The key with this id, where it is here and can be read.
+    pub fn of(&self, peer: &PeerId) -> Option<Keypair> {
+        let fits = |key: &Keypair| key.public().to_peer_id() == *peer;
+        if let Some(own) = self.own.as_ref().filter(|own| fits(own)) {
+            return Some(own.clone());
+        }
+        self.names().ok()?.into_iter().filter_map(|name| self.get(&name).ok()).find(fits)
     }
 
     /// All of them, the node's own first, then by name.

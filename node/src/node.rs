@@ -276,7 +276,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     let _ = listener.follower.set(follower.clone());
     ipni.start(follower.clone(), &ingest).await?;
     let groups = Groups::start(&context, config.groups.max_content_bytes).await?;
-    let records = record_service::Records::start(&context, config.records.pubsub)?;
+    let records = record_service::Records::start(&context, keys.clone(), config.records.pubsub)?;
     context.outbox.start(&context);
     context.spawn(keep_peers(context.clone()));
     context.spawn(healer::run(context.clone()));

@@ -76,6 +76,11 @@ impl KadStore {
         self.sender = sender;
     }
 
+    /// The records.
+    pub(super) fn book(&self) -> &RecordBook {
+        &self.book
+    }
+
     /// Drops providers that have expired by `now`. Runs over everything: call it every few minutes.
     pub(super) fn sweep(&mut self, now: Instant) {
         let counts = &mut self.counts;

@@ -44,6 +44,7 @@ impl Worker {
                     self.emit(MeshEvent::PeerDisconnected { peer: peer_id, reason });
                     if self.peers.count() == 0 {
                         self.rejoin.isolated(Instant::now());
+                        self.isolated();
                         self.emit(MeshEvent::Isolated);
                     }
                 }

@@ -76,7 +76,7 @@ pub struct RecordWork {
     pub number: u64,
     /// Bans that are new: to be carried out.
     pub banned: BTreeMap<PeerId, Ban>,
-    /// To be put again to the nodes closest to them; then [`RecordBook::republished`].
+    /// To be put again to the nodes closest to them; then [`RecordBook::put_ended`].
     pub republish: Vec<Verified>,
 }
 
@@ -296,9 +296,30 @@ impl RecordBook {
         });
     }
 
-    /// A record was put again, or could not be.
-    pub fn republished(&self, key: &[u8]) {
-        self.with(|book, now_ms| book.store.republished(now_ms, key));
+    /// A put of a record has ended: whether as many hold it as should.
+    pub fn put_ended(&self, key: &[u8], enough: bool) {
+        self.with(|book, now_ms| book.store.put_ended(now_ms, key, enough));
+        // It may be due earlier than whoever keeps this waits.
+        self.shared.changed.notify_one();
+    }
+
+    /// There are nodes again: what too few hold is to be put.
+    pub fn hurry(&self) {
+        self.with(|book, now_ms| book.store.hurry(now_ms));
+        self.shared.changed.notify_one();
+    }
+
+    /// When this node has put the record of this key; `None` where another has.
+    #[must_use]
+    pub fn own_since(&self, key: &[u8]) -> Option<u64> {
+        let book = self.shared.book.lock();
+        let held = book.store.get((self.shared.clock)(), key)?;
+        (held.source == Source::Own).then_some(held.received_ms)
+    }
+
+    /// Nothing will be written any more: whoever waits for it is told so.
+    pub fn stopped(&self) {
+        self.shared.written.send_modify(|written| written.failed = u64::MAX);
     }
 
     /// Waits until a change is on the disk; false where it could not be written. Cancel-safe.

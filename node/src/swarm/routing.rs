@@ -24,6 +24,8 @@ pub(super) struct Routing {
     contests: HashMap<PeerId, (PeerId, Vec<Multiaddr>)>,
     /// Peers that are connected and were dialled where they say that they listen.
     tried: BTreeSet<PeerId>,
+    /// Whether there was somebody since there was nobody.
+    joined: bool,
 }
 
 /// Why a peer does not get in.
@@ -49,6 +51,14 @@ impl Worker {
         for addr in addrs {
             kad.add_address(&peer, addr);
         }
+        if !std::mem::replace(&mut self.routing.joined, true) {
+            kad.store_mut().book().hurry();
+        }
+    }
+
+    /// There is no connection left.
+    pub(super) fn isolated(&mut self) {
+        self.routing.joined = false;
     }
 
     fn check_diversity(&mut self, peer: PeerId, addrs: &[Multiaddr]) -> Result<(), Refused> {

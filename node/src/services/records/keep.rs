@@ -6,24 +6,27 @@ use std::{
 };
 
 use dagmesh_core::limits::DEFAULT_RECORD_REPLICAS;
-use dagmesh_records::{Answer, Code, Verified};
+use dagmesh_records::{Answer, Code, IpnsDraft, IpnsName, IpnsRecord, Namespace, Source, Validity, Verified};
 use libp2p::PeerId;
 
 use super::{Records, unix_ms};
 use crate::{
     error::NodeError,
     store::{Error, Store},
-    swarm::{RecordChanges, RecordWork},
+    swarm::{RecordBook, RecordChanges, RecordWork},
 };
 
 /// How long after a write that failed it is tried again.
 const RETRY: Duration = Duration::from_secs(10);
+/// A name is signed anew after such a part of its time: when it is put again as often as is usual, each time.
+const RENEWED_AFTER: u64 = 16;
 /// How soon to look again where nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
 impl Records {
     /// Runs until it is dropped.
     pub(super) async fn keep(&self) {
+        let _stopped = Stopped(&self.book);
         let mut bans = HashMap::<PeerId, u64>::new();
         let mut retry_at = None::<Instant>;
         loop {
@@ -83,11 +86,45 @@ impl Records {
 
     async fn put_again(&self, record: Verified) {
         let key = record.key().to_vec();
-        match self.replicate(record, DEFAULT_RECORD_REPLICAS).await {
-            Ok(result) => tracing::debug!(holders = result.holders.len(), asked = result.asked, "record put again"),
-            Err(error) => tracing::debug!(%error, "record not put again"),
+        let record = self.renewed(record).await;
+        if let Err(error) = self.replicate(record, DEFAULT_RECORD_REPLICAS).await {
+            tracing::debug!(%error, "record not put again");
+            self.book.put_ended(&key, false);
         }
-        self.book.republished(&key);
+    }
+
+    /// An own record of IPNS with the same number and a later validity, where its time has run for a while and its key is
+    /// here; else as it is. It is valid for as long again as its owner wanted at first.
+    async fn renewed(&self, record: Verified) -> Verified {
+        let renewed = self.renew(&record).await;
+        renewed.unwrap_or(record)
+    }
+
+    async fn renew(&self, record: &Verified) -> Option<Verified> {
+        let since_ms = self.book.own_since(record.key()).filter(|_| record.namespace() == Namespace::Ipns)?;
+        let lifetime_ms = record.expires_ms().checked_sub(since_ms)?;
+        if unix_ms().saturating_sub(since_ms) < lifetime_ms / RENEWED_AFTER {
+            return None;
+        }
+        let (keys, owner) = (self.keys.clone(), record.owner());
+        let key = self.context.blocking(move |_| Ok(keys.of(&owner))).await.ok()??;
+        let _one_at_a_time = self.signing.lock().await;
+        let old = IpnsRecord::decode(&IpnsName::from_key(record.key()).ok()?, record.bytes()).ok()?;
+        let validity = Validity::from_unix_ms(unix_ms().saturating_add(lifetime_ms));
+        let new = IpnsRecord::sign(&key, IpnsDraft { validity, ..old.draft().clone() }).ok()?;
+        let new = Verified::from(&new);
+        // Refused where there is a newer one: then that is put in its own time.
+        let (_, number) = self.book.put(Source::Own, new.clone()).ok()?;
+        self.book.durable(number).await.then_some(new)
+    }
+}
+
+/// Tells those who wait for the disk when nobody writes any more.
+struct Stopped<'a>(&'a RecordBook);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.stopped();
     }
 }
 

@@ -26,6 +26,7 @@ use self::pubsub::PubSub;
 use super::{Context, unix_ms};
 use crate::{
     error::{ErrorKind, NodeError},
+    keys::Keyring,
     store::{KeptRecords, Store},
     swarm::RecordBook,
     types::{NamePublish, NameResolved, RecordFound, RecordHeld, RecordPut, RecordPutDone, RecordTarget},
@@ -41,6 +42,8 @@ pub(crate) struct Records {
     book: RecordBook,
     /// Names over gossip, where that is wanted.
     pubsub: Option<PubSub>,
+    /// Names are signed anew with these.
+    keys: Keyring,
     /// One record at a time gets its number.
     signing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -53,10 +56,10 @@ pub(crate) fn book(store: &Store, own: PeerId) -> Result<RecordBook, NodeError> 
 
 impl Records {
     /// Answers what peers ask, and keeps the book; with `pubsub` names go over gossip too.
-    pub(crate) fn start(context: &Context, pubsub: bool) -> Result<Self, NodeError> {
+    pub(crate) fn start(context: &Context, keys: Keyring, pubsub: bool) -> Result<Self, NodeError> {
         let book = context.swarm.records().clone();
         let pubsub = if pubsub { Some(PubSub::start(context, &book)?) } else { None };
-        let this = Self { context: context.clone(), book, pubsub, signing: Arc::default() };
+        let this = Self { context: context.clone(), book, pubsub, keys, signing: Arc::default() };
         let incoming = context.swarm.streams().accept(net::PROTOCOL);
         let incoming = incoming.map_err(|error| NodeError::other(format!("a protocol is served twice: {error}")))?;
         let book = this.book.clone();
@@ -213,11 +216,14 @@ impl Records {
         }
     }
 
-    /// Puts a record to so many of the closest nodes.
+    /// Puts a record to so many of the closest nodes; where too few take it, it is put again soon.
     async fn replicate(&self, record: Verified, replicas: usize) -> Result<PutResult, NodeError> {
+        let key = record.key().to_vec();
         let config = PutConfig { replicas, ..PutConfig::new(record, unix_ms()) };
         let put = Put::new(std::time::Instant::now(), config).map_err(usage)?;
-        self.drive(put).await.ok_or_else(NodeError::stopping)
+        let result: PutResult = self.drive(put).await.ok_or_else(NodeError::stopping)?;
+        self.book.put_ended(&key, matches!(result.end, PutEnd::Complete | PutEnd::Superseded(_)));
+        Ok(result)
     }
 
     /// What the DHT has of a name, and what gossip brings, whichever is newer.

@@ -202,3 +202,36 @@ async fn a_peer_of_plain_kademlia_holds_a_record_and_hands_it_out() {
     let found = until("record of its", async || reader.records().get(&public, "name").await.ok()).await;
     assert_eq!((found.value.as_slice(), found.answers.holders), (b"value".as_slice(), 1));
 }
+
+#[tokio::test]
+async fn what_nobody_took_is_put_as_soon_as_somebody_is_there_also_after_a_restart_and_names_are_signed_anew() {
+    let (home, other) = (home(), home());
+    let node = start(home.path(), None).await;
+    let _nobody = node.records().put(RecordPut::new("name", "value")).await.expect_err("nobody is there");
+    let lifetime = Duration::from_secs(600);
+    let name = NamePublish { lifetime, ..NamePublish::new("/ipfs/x") };
+    let _nobody = node.records().publish_name(name).await.expect_err("nobody is there");
+    let of_name = |held: &[RecordHeld]| held.iter().find(|held| held.ipns).cloned();
+    let first = of_name(&node.records().list(true)).expect("is kept");
+    node.shutdown().await.expect("stops");
+    drop(node);
+    // As if it had been signed a while ago.
+    let store = Store::open(home.path().join("store")).expect("nobody uses it");
+    let mut row = store.kept_records().expect("rows").rows.into_iter().find(|row| row.key == first.key).expect("a row");
+    row.received_ms -= 10 * 60 * 1000;
+    store.transaction(|batch| batch.set_record(&row)).expect("is written");
+    drop(store);
+
+    let hub = start(other.path(), None).await;
+    let node = start(home.path(), Some(&hub)).await;
+    let held = until("put that nobody asked for", async || {
+        let held = hub.records().list(false);
+        (held.len() == 2).then_some(held)
+    })
+    .await;
+    assert!(held.iter().all(|held| held.from == Some(node.peer_id()) && held.sequence == 1));
+    let renewed = of_name(&held).expect("a name");
+    assert!(renewed.expires_ms > first.expires_ms && renewed.sequence == first.sequence, "{renewed:?}, {first:?}");
+    let own = of_name(&node.records().list(true)).expect("is kept");
+    assert_eq!(own.bytes, renewed.bytes);
+}

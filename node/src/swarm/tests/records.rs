@@ -256,3 +256,18 @@ async fn records_are_put_to_and_found_at_plain_peers() {
     running.abort();
     assert!(!node.handle.put_record_to(PeerId::random(), key, value).await.unwrap(), "nobody is there");
 }
+
+#[tokio::test]
+async fn who_waits_for_the_disk_is_told_at_once_when_nobody_writes_any_more() {
+    let own = Keypair::generate_ed25519();
+    let book = small_book(&own);
+    let (_, number) = book.put(Source::Own, Verified::from(&record(&own, "name", 1, 0))).unwrap();
+    let waiting = {
+        let book = book.clone();
+        tokio::spawn(async move { book.durable(number).await })
+    };
+    book.stopped();
+    assert!(!within("end of the wait", waiting).await.unwrap());
+    let (_, number) = book.put(Source::Own, Verified::from(&record(&own, "name", 2, 0))).unwrap();
+    assert!(!within("end of a later wait", book.durable(number)).await);
+}

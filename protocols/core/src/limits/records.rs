@@ -40,6 +40,9 @@ pub const MAX_OWN_RECORDS: usize = 1024;
 pub const MAX_RECORD_MARKS: usize = 65_536;
 /// How often a record is put again to the nodes closest to it, in seconds, give or take a quarter (4 h, as Kubo).
 pub const RECORD_REPUBLISH_SECS: u64 = 4 * 60 * 60;
+/// How soon an own record is put again that fewer nodes hold than should, in seconds, give or take a quarter; doubles with
+/// each time up to the figure above.
+pub const RECORD_RETRY_SECS: u64 = 30;
 /// Records put again at once.
 pub const MAX_RECORD_REPUBLISHES: usize = 4;
 /// How long a record that we sign is valid, unless its owner says otherwise, in seconds (7 days).

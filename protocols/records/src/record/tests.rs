@@ -46,7 +46,8 @@ fn forged(change: impl FnOnce(&mut Wire)) -> Vec<u8> {
     let Fields(v, pubkey, name, value, sequence, timestamp, expires, meta) =
         fields(signed.public_key(), signed.draft()).expect("fields");
     let sig = key(1).sign(b"something else").expect("signs");
-    let mut wire = Wire(v, pubkey, name, value, sequence, timestamp, expires, meta, sig.into());
+    let mut wire =
+        Wire(v, pubkey, name.into_inner(), value.into_inner().into(), sequence, timestamp, expires, meta, sig.into());
     change(&mut wire);
     cbor::to_vec(&wire).expect("encodes")
 }

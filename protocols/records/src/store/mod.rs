@@ -13,7 +13,7 @@ use std::{
 
 use dagmesh_core::limits::{
     IPNS_HELD_MS, MAX_KAD_RECORDS, MAX_OWN_RECORDS, MAX_RECORD_AHEAD_MS, MAX_RECORD_LIFETIME_MS, MAX_RECORD_MARKS,
-    MAX_RECORD_REPUBLISHES, MAX_RECORDS_PER_SOURCE, RECORD_CALL_SECS, RECORD_REPUBLISH_SECS,
+    MAX_RECORD_REPUBLISHES, MAX_RECORDS_PER_SOURCE, RECORD_CALL_SECS, RECORD_REPUBLISH_SECS, RECORD_RETRY_SECS,
 };
 use libp2p_identity::PeerId;
 use rand::{RngExt, SeedableRng};
@@ -90,6 +90,8 @@ pub struct Held<'a> {
     pub record: &'a Verified,
     /// Who brought it; of several, who has the fewest here.
     pub source: Source,
+    /// When it came last, in Unix milliseconds.
+    pub received_ms: u64,
     /// Until when it is kept, in Unix milliseconds.
     pub until_ms: u64,
 }
@@ -132,6 +134,8 @@ struct Entry {
     until_ms: u64,
     mark_until_ms: u64,
     republish_ms: u64,
+    /// How often in a row too few have taken it, of an own one.
+    lacking: u32,
 }
 
 /// The records that a node holds: at most one a key, the newest; at most [`StoreConfig::max_records`] of others, of which
@@ -145,8 +149,8 @@ struct Entry {
 ///   is refused, until no older one can still be valid (a record lives [`MAX_RECORD_LIFETIME_MS`] at the most; of IPNS,
 ///   the longest validity that was seen). Marks are bounded too, and make room by the same rule.
 /// - An IPNS record of another is held for [`IPNS_HELD_MS`] after it came last, however long it is valid.
-/// - Each record is put again from time to time while it is held, unless another did so a moment ago; own ones always.
-///   After a restart that is spread over the whole interval.
+/// - Each record is put again from time to time while it is held, unless another did so a moment ago; own ones always, and
+///   soon where too few have taken it. After a restart that is spread over the whole interval, but for own ones.
 ///
 /// Times are Unix milliseconds, told from outside. What has to be on the disk comes as effects, bounded by what was called
 /// for: poll them after each call.
@@ -200,12 +204,15 @@ impl Store {
             // At the time when it came: the clock of a restart may be wrong.
             let entry = verify(&key, &bytes, received_ms).map(|record| {
                 let until_ms = held_until(&record, source, received_ms);
-                Entry { record, source, received_ms, until_ms, mark_until_ms, republish_ms: 0 }
+                Entry { record, source, received_ms, until_ms, mark_until_ms, republish_ms: 0, lacking: 0 }
             });
             let placed = entry.is_ok_and(|entry| self.place(now_ms, entry).is_ok());
             if placed {
-                // All of them at once would be a storm.
-                let at_ms = now_ms.saturating_add(self.rng.random_range(0..=self.interval_ms()));
+                // All of them at once would be a storm. Of our own it is not known who took them.
+                let at_ms = match source {
+                    Source::Own => self.retry(now_ms, &key),
+                    Source::Peer(_) => now_ms.saturating_add(self.rng.random_range(0..=self.interval_ms())),
+                };
                 self.set_republish(&key, at_ms);
             } else {
                 self.effects.push_back(StoreEffect::Delete(key));
@@ -248,7 +255,8 @@ impl Store {
             mark_until_ms = mark_until_ms.max(mark.until_ms);
         }
         let until_ms = held_until(&record, from, now_ms);
-        let entry = Entry { record, source: from, received_ms: now_ms, until_ms, mark_until_ms, republish_ms: 0 };
+        let entry =
+            Entry { record, source: from, received_ms: now_ms, until_ms, mark_until_ms, republish_ms: 0, lacking: 0 };
         self.place(now_ms, entry)?;
         self.save(&key);
         Ok(stored)
@@ -281,6 +289,33 @@ impl Store {
     /// How many records count for this peer.
     pub fn count_of(&self, peer: &PeerId) -> usize {
         self.shares.count(peer)
+    }
+
+    /// A put of the record of this key has ended. Where it is our own and too few hold it, it is put again soon, and each time
+    /// later.
+    pub fn put_ended(&mut self, now_ms: u64, key: &[u8], enough: bool) {
+        self.republishing.remove(key);
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let at_ms = if enough || entry.source != Source::Own {
+            entry.lacking = 0;
+            self.next_republish(now_ms)
+        } else {
+            self.retry(now_ms, key)
+        };
+        self.set_republish(key, at_ms);
+    }
+
+    /// There are nodes again, after there were none: own records that too few hold are put in a moment, when more of them
+    /// are known.
+    pub fn hurry(&mut self, now_ms: u64) {
+        let lacking = |(key, entry): (&Vec<u8>, &Entry)| {
+            (entry.lacking > 0 && !self.republishing.contains_key(key)).then(|| key.clone())
+        };
+        let keys: Vec<_> = self.entries.iter().filter_map(lacking).collect();
+        for key in keys {
+            let at_ms = now_ms.saturating_add(self.rng.random_range(500..2500));
+            self.set_republish(&key, at_ms);
+        }
     }
 
     /// The record of this key was put again, or could not be.
@@ -455,8 +490,22 @@ impl Store {
     }
 
     fn next_republish(&mut self, now_ms: u64) -> u64 {
-        let interval_ms = self.interval_ms();
-        now_ms.saturating_add(self.rng.random_range(interval_ms - interval_ms / 4..=interval_ms + interval_ms / 4))
+        self.after(now_ms, self.interval_ms())
+    }
+
+    /// When a record that too few hold is put again.
+    fn retry(&mut self, now_ms: u64, key: &[u8]) -> u64 {
+        let lacking = self.entries.get_mut(key).map_or(0, |entry| {
+            entry.lacking = entry.lacking.saturating_add(1);
+            entry.lacking - 1
+        });
+        let factor = 1u64.checked_shl(lacking).unwrap_or(u64::MAX);
+        self.after(now_ms, (RECORD_RETRY_SECS * 1000).saturating_mul(factor).min(self.interval_ms()))
+    }
+
+    /// So long after now, give or take a quarter.
+    fn after(&mut self, now_ms: u64, wait_ms: u64) -> u64 {
+        now_ms.saturating_add(self.rng.random_range(wait_ms - wait_ms / 4..=wait_ms + wait_ms / 4))
     }
 
     fn interval_ms(&self) -> u64 {
@@ -466,7 +515,7 @@ impl Store {
 
 impl Entry {
     fn held(&self) -> Held<'_> {
-        Held { record: &self.record, source: self.source, until_ms: self.until_ms }
+        Held { record: &self.record, source: self.source, received_ms: self.received_ms, until_ms: self.until_ms }
     }
 }
 
