@@ -13,8 +13,8 @@ use crate::{error::NodeError, types::NameResolved};
 impl Records {
     /// Where a name points, as soon as it is known, and after that each record that is newer than the last: whatever the book
     /// takes, from wherever it came, and what the DHT says when it is asked again, which it is as often as the record's TTL
-    /// says within [`NAME_WATCH_MIN_SECS`] and [`NAME_WATCH_MAX_SECS`], sooner while nobody has it. It ends with the node. A slow reader is given the
-    /// newest and may miss those between.
+    /// says within [`NAME_WATCH_MIN_SECS`] and [`NAME_WATCH_MAX_SECS`], sooner while nobody has it. It ends with the node. A
+    /// slow reader is given the newest and may miss those between.
     pub(crate) fn watch(&self, name: IpnsName) -> impl Stream<Item = NameResolved> + Send + use<> {
         let news = self.book.news();
         let watch = Watch {
