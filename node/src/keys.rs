@@ -110,7 +110,7 @@ impl Keyring {
         if name.is_own() { encode(&key) } else { self.read(name).map(|(_, bytes)| bytes) }.map(PrivateKey)
     }
 
-    /// Takes a key that was made elsewhere: Ed25519, secp256k1, ECDSA (P-256), RSA (2048 to 8192 bits).
+    /// Takes a key that was made elsewhere: Ed25519, secp256k1, ECDSA (P-256), RSA (2048 to 4096 bits).
     ///
     /// # Errors
     /// It is no key, or one of another kind; the name is taken; there are [`MAX_NAMED_KEYS`]; the disk fails.

@@ -156,9 +156,8 @@ pub fn content_path(text: &str) -> Result<String, NodeError> {
     let root = rest.split('/').next().unwrap_or_default();
     if space == IPNS {
         // A domain has a dot, and no name of a key has one.
-        let named = root.contains('.') || root.parse::<IpnsName>().map_err(|error| wrong(&error)).is_ok();
-        if !named {
-            return Err(wrong(&"no name of a key, and no domain"));
+        if root.starts_with('.') || !root.contains('.') {
+            root.parse::<IpnsName>().map_err(|error| wrong(&error))?;
         }
     } else {
         root.parse::<cid::Cid>().map_err(|error| wrong(&error))?;
@@ -235,8 +234,18 @@ mod tests {
         ] {
             assert_eq!(content_path(&text), Ok(path));
         }
-        for text in ["", "x", "/ipfs/", "/ipfs/x", "/ipns/", "/ipns/x", "/other/x", &format!("{cid}/a"), "/ipns/a.b\n"]
-        {
+        for text in [
+            "",
+            "x",
+            "/ipfs/",
+            "/ipfs/x",
+            "/ipns/",
+            "/ipns/x",
+            "/ipns/..",
+            "/other/x",
+            &format!("{cid}/a"),
+            "/ipns/a.b\n",
+        ] {
             let error = content_path(text).expect_err(text);
             assert_eq!(error.kind, ErrorKind::Usage, "{error}");
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dagmesh_core::limits::{NAME_WATCH_MAX_SECS, NAME_WATCH_MIN_SECS, RECORD_QUORUM};
+use dagmesh_core::limits::{NAME_WATCH_MAX_SECS, NAME_WATCH_MIN_SECS, NAME_WATCH_RETRY_SECS, RECORD_QUORUM};
 use dagmesh_records::{GetResult, IpnsName, IpnsRecord, Order};
 use futures::{FutureExt, Stream, future::BoxFuture, stream};
 use tokio::sync::watch::Receiver;
@@ -13,14 +13,25 @@ use crate::{error::NodeError, types::NameResolved};
 impl Records {
     /// Where a name points, as soon as it is known, and after that each record that is newer than the last: whatever the book
     /// takes, from wherever it came, and what the DHT says when it is asked again, which it is as often as the record's TTL
-    /// says within [`NAME_WATCH_MIN_SECS`] and [`NAME_WATCH_MAX_SECS`]. It ends with the node. A slow reader is given the
-    /// newest and may miss those between.
+    /// says within [`NAME_WATCH_MIN_SECS`] and [`NAME_WATCH_MAX_SECS`], sooner while nobody has it. It ends with the node. A
+    /// slow reader is given the newest and may miss those between.
     pub(crate) fn watch(&self, name: IpnsName) -> impl Stream<Item = NameResolved> + Send + use<> {
         let news = self.book.news();
-        let watch = Watch { records: self.clone(), name, news, newest: None, asking: None, ask_at: Instant::now() };
+        let watch = Watch {
+            records: self.clone(),
+            name,
+            news,
+            newest: None,
+            asking: None,
+            ask_at: Instant::now(),
+            retry: RETRY,
+        };
         stream::unfold(watch, async |mut watch| watch.next().await.map(|resolved| (resolved, watch)))
     }
 }
+
+/// How soon the DHT is asked again after it was asked in vain; doubles. A node that has just begun knows nobody yet.
+const RETRY: Duration = Duration::from_secs(NAME_WATCH_RETRY_SECS);
 
 struct Watch {
     records: Records,
@@ -29,6 +40,7 @@ struct Watch {
     newest: Option<Order>,
     asking: Option<BoxFuture<'static, Found>>,
     ask_at: Instant,
+    retry: Duration,
 }
 
 type Found = Result<(IpnsRecord, GetResult), NodeError>;
@@ -70,11 +82,14 @@ impl Watch {
         let (min, max) = (Duration::from_secs(NAME_WATCH_MIN_SECS), Duration::from_secs(NAME_WATCH_MAX_SECS));
         let (again, resolved) = match found {
             Ok((record, result)) => {
+                self.retry = RETRY;
                 (Duration::from_nanos(record.draft().ttl_ns).clamp(min, max), self.newer(&record, Some(&result)))
             }
             Err(error) => {
                 tracing::debug!(%error, name = %self.name, "a watched name is not found");
-                (min, None)
+                let again = self.retry;
+                self.retry = (again * 2).min(min);
+                (again, None)
             }
         };
         self.ask_at = Instant::now() + again;

@@ -81,12 +81,14 @@ pub const MAX_IPNS_LIFETIME_SECS: u64 = 365 * 24 * 60 * 60;
 pub const NAME_WATCH_MIN_SECS: u64 = 60;
 /// And not after this, in seconds (1 h), however long a record may be cached.
 pub const NAME_WATCH_MAX_SECS: u64 = 60 * 60;
+/// While nobody has it: so soon the first time, in seconds; each time twice as long, up to [`NAME_WATCH_MIN_SECS`].
+pub const NAME_WATCH_RETRY_SECS: u64 = 1;
 /// Longest name of a named key, in bytes: it names a file.
 pub const MAX_KEY_NAME_BYTES: usize = 128;
 /// Named keys of one node: each has a handful of records.
 pub const MAX_NAMED_KEYS: usize = MAX_OWN_RECORDS;
-/// Largest private key that is read: an Ed25519 key pair takes 68 bytes in libp2p's protobuf, one of RSA 8192 about
-/// 4.7 KiB.
+/// Largest private key that is read: an Ed25519 key pair takes 68 bytes in libp2p's protobuf, one of RSA 4096 about
+/// 2.4 KiB.
 pub const MAX_KEY_FILE_BYTES: usize = 8 * 1024;
 /// Topics of IPNS names that a node is subscribed to: with [`MAX_GROUPS`] and a handful of others, the [`MAX_TOPICS`] that
 /// peers take from us.
