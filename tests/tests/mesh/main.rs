@@ -12,6 +12,7 @@ mod follow;
 mod groups;
 mod ipni;
 mod learn;
+mod names;
 mod nat;
 mod providers;
 mod publish;
