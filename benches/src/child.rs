@@ -219,7 +219,7 @@ async fn be_publisher(content: Content, orders: &mut Lines<BufReader<Stdin>>) ->
             "" => tell(&Usage::of_this_process())?,
             ANNOUNCE => {
                 let head = publisher.node.head(HeadRequest::default()).await?;
-                publisher.node.announce(AnnounceRequest { cid: head.head, feed: head.feed, to: None }).await?;
+                publisher.node.announce(AnnounceRequest { feed: head.feed, ..AnnounceRequest::new(head.head) }).await?;
             }
             content => tell(&publish_one(&publisher, &serde_json::from_str(content)?).await?)?,
         }

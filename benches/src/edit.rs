@@ -99,7 +99,7 @@ async fn measure(args: &Args, files: u64) -> Result<Edit> {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let before = line.bytes_from_target() + line.bytes_to_target();
         let begun = Instant::now();
-        publisher.node.announce(AnnounceRequest { cid: head.head, feed: head.feed.clone(), to: None }).await?;
+        publisher.node.announce(AnnounceRequest { feed: head.feed.clone(), ..AnnounceRequest::new(head.head) }).await?;
         let finished = nodes::finished(&mut events, &head.head).await?;
         let line_bytes = line.bytes_from_target() + line.bytes_to_target() - before;
         let needed_bytes: u64 = needed.iter().sum();

@@ -75,7 +75,7 @@ async fn measure(args: &Args, length: u64) -> Result<Increment> {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let before = line.bytes_from_target() + line.bytes_to_target();
         let begun = Instant::now();
-        publisher.node.announce(AnnounceRequest { cid: head.head, feed: head.feed.clone(), to: None }).await?;
+        publisher.node.announce(AnnounceRequest { feed: head.feed.clone(), ..AnnounceRequest::new(head.head) }).await?;
         let finished = nodes::finished(&mut events, &head.head).await?;
         let bytes = line.bytes_from_target() + line.bytes_to_target() - before;
         ensure!(finished.entries == NEW && finished.blocks == 2 * NEW, "not what was published: {finished:?}");

@@ -241,7 +241,7 @@ impl Api for FakeNode {
             Content::Cid(cid) => cid,
             Content::Path(_) => cid(),
         };
-        Ok(Published { feed: request.feed, head: cid(), seq: 0, content, blocks_added: 2, peers: 0 })
+        Ok(Published { feed: request.feed, head: cid(), seq: 0, content, blocks_added: 2, peers: 0, name: None })
     }
 
     /// Fails in the way that the feed's name says.
@@ -254,7 +254,7 @@ impl Api for FakeNode {
     }
 
     async fn announce(&self, request: AnnounceRequest) -> Result<Announced> {
-        Ok(Announced { head: request.cid, peers: 0 })
+        Ok(Announced { head: request.cid, peers: 0, name: None })
     }
 
     async fn follow(&self, request: FollowRequest, _: ProgressSink) -> Result<Follow> {
@@ -273,6 +273,7 @@ impl Api for FakeNode {
             retry_at: None,
             keep: request.keep,
             depth: request.depth,
+            name: None,
         })
     }
 

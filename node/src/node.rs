@@ -42,6 +42,7 @@ use crate::{
         groups::Groups,
         healer,
         ipni::{Ingest, Ipni, Listening},
+        names::publish::Names,
         outbox::{EntryHook, Outbox},
         publisher::Publisher,
         records as record_service, syncer, unix_ms,
@@ -62,6 +63,7 @@ pub struct Node {
 struct Inner {
     context: Context,
     publisher: Publisher,
+    names: Names,
     follower: Follower,
     ipni: Ipni,
     groups: Groups,
@@ -135,6 +137,10 @@ impl Node {
 
     pub(crate) fn context(&self) -> &Context {
         &self.inner.context
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.inner.names
     }
 
     pub(crate) fn record_service(&self) -> &record_service::Records {
@@ -272,16 +278,29 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     serve(&context, &publisher, &listener, &ipni, listening, &ingest, &config)?;
     let segment = Some(config.sync.segment_blocks).filter(|blocks| *blocks < limits::MAX_SEGMENT_BLOCKS);
     let announcer = publisher.announcer().clone();
-    let follower = Follower::start(&context, announcer, ipni.clone(), config.sync.max_syncs, segment).await?;
+    let records = record_service::Records::start(&context, keys.clone(), config.records.pubsub)?;
+    let names = Names::start(&context, &publisher, &records).await?;
+    let follower =
+        Follower::start(&context, announcer, ipni.clone(), records.clone(), config.sync.max_syncs, segment).await?;
     let _ = listener.follower.set(follower.clone());
     ipni.start(follower.clone(), &ingest).await?;
     let groups = Groups::start(&context, config.groups.max_content_bytes).await?;
-    let records = record_service::Records::start(&context, keys.clone(), config.records.pubsub)?;
     context.outbox.start(&context);
     context.spawn(keep_peers(context.clone()));
     context.spawn(healer::run(context.clone()));
-    let inner =
-        Inner { context, publisher, follower, ipni, groups, records, keys, config, store_dir, started: Instant::now() };
+    let inner = Inner {
+        context,
+        publisher,
+        names,
+        follower,
+        ipni,
+        groups,
+        records,
+        keys,
+        config,
+        store_dir,
+        started: Instant::now(),
+    };
     Ok(Node { inner: Arc::new(inner) })
 }
 

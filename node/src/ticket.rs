@@ -1,4 +1,4 @@
-//! How a publisher is named on the command line: by a ticket, a peer id or a multiaddr.
+//! How a publisher is named on the command line: by a ticket, a peer id, a multiaddr or an IPNS name.
 
 mod group;
 
@@ -9,6 +9,7 @@ use dagmesh_core::{
     cbor, limits,
 };
 use dagmesh_dag::{FeedName, HashCode};
+use dagmesh_records::IpnsName;
 use data_encoding::{Encoding, Specification};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{Deserialize, Serialize};
@@ -67,11 +68,20 @@ pub enum TargetError {
         /// Whose it should be.
         peer: Box<PeerId>,
     },
-    /// Neither of the three.
+    /// None of the four.
     #[error(
-        "{0:?} names no publisher: it is no ticket (dagmesh1...), no peer id (12D3Koo...) and no multiaddr (/ip4/...)"
+        "{0:?} names no publisher: it is no ticket (dagmesh1...), no peer id (12D3Koo...), no multiaddr (/ip4/...) and no \
+         name (/ipns/k51...)"
     )]
     Unknown(String),
+    /// A name that does not parse.
+    #[error("{text:?} is no IPNS name: {reason}")]
+    Name {
+        /// What was given, cut to a bounded length.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A multiaddr that does not parse.
     #[error("{text:?} is no multiaddr: {reason}")]
     Multiaddr {
@@ -175,6 +185,14 @@ pub enum Target {
         /// The peer at its end.
         peer: PeerId,
     },
+    /// By an IPNS name, whose owner says where the head is: `/ipns/NAME`, `/ipns/NAME/FEED`, or the name alone in base36. As a
+    /// peer it is the one whose key it is.
+    Name {
+        /// The name.
+        name: IpnsName,
+        /// The feed behind it.
+        feed: Option<FeedName>,
+    },
 }
 
 impl Target {
@@ -183,6 +201,7 @@ impl Target {
         match self {
             Self::Ticket(ticket) => ticket.peer(),
             Self::Peer(peer) | Self::Address { peer, .. } => *peer,
+            Self::Name { name, .. } => name.peer_id(),
         }
     }
 
@@ -190,7 +209,7 @@ impl Target {
     pub fn addrs(&self) -> &[Multiaddr] {
         match self {
             Self::Ticket(ticket) => ticket.addrs(),
-            Self::Peer(_) => &[],
+            Self::Peer(_) | Self::Name { .. } => &[],
             Self::Address { addr, .. } => std::slice::from_ref(addr),
         }
     }
@@ -199,7 +218,8 @@ impl Target {
     pub fn feed(&self) -> Option<&FeedName> {
         match self {
             Self::Ticket(ticket) => Some(ticket.feed()),
-            _ => None,
+            Self::Name { feed, .. } => feed.as_ref(),
+            Self::Peer(_) | Self::Address { .. } => None,
         }
     }
 
@@ -217,6 +237,9 @@ impl FromStr for Target {
         if text.starts_with(PREFIX) {
             return text.parse().map(Self::Ticket);
         }
+        if let Some(name) = text.strip_prefix("/ipns/").or_else(|| text.strip_prefix("ipns://")) {
+            return parse_name(name);
+        }
         if text.starts_with('/') {
             let addr: Multiaddr = text.parse().map_err(|error: libp2p::multiaddr::Error| TargetError::Multiaddr {
                 text: cut(text),
@@ -227,7 +250,8 @@ impl FromStr for Target {
                 _ => Err(TargetError::NoPeer(Box::new(addr))),
             };
         }
-        text.parse().map(Self::Peer).map_err(|_| TargetError::Unknown(cut(text)))
+        let peer = text.parse().map(Self::Peer);
+        peer.or_else(|_| parse_name(text)).map_err(|_| TargetError::Unknown(cut(text)))
     }
 }
 
@@ -237,6 +261,8 @@ impl fmt::Display for Target {
             Self::Ticket(ticket) => ticket.fmt(f),
             Self::Peer(peer) => peer.fmt(f),
             Self::Address { addr, .. } => addr.fmt(f),
+            Self::Name { name, feed: None } => write!(f, "/ipns/{name}"),
+            Self::Name { name, feed: Some(feed) } => write!(f, "/ipns/{name}/{feed}"),
         }
     }
 }
@@ -251,6 +277,16 @@ impl<'de> Deserialize<'de> for Target {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
+}
+
+/// A name, and the feed behind it.
+fn parse_name(text: &str) -> Result<Target, TargetError> {
+    let refused = |reason: String| TargetError::Name { text: cut(text), reason };
+    let (name, feed) = text.split_once('/').unwrap_or((text, ""));
+    let name = name.parse().map_err(|error: dagmesh_records::RecordError| refused(error.to_string()))?;
+    let feed =
+        (!feed.is_empty()).then(|| FeedName::new(feed)).transpose().map_err(|error| refused(error.to_string()))?;
+    Ok(Target::Name { name, feed })
 }
 
 /// `addr` without a `/p2p/<peer>` at its end; an error where another peer stands there.
@@ -413,6 +449,17 @@ mod tests {
         assert!(no_peer.to_string().contains("append /p2p/"), "{no_peer}");
         let bad = "/ip4/192.0.2/tcp/4101".parse::<Target>().expect_err("no address");
         assert!(bad.to_string().contains("is no multiaddr"), "{bad}");
+        let name = IpnsName::try_from(id).expect("a name");
+        for text in [format!("/ipns/{name}"), format!("/ipns/{id}"), format!("ipns://{name}"), name.to_string()] {
+            assert_eq!(text.parse(), Ok(Target::Name { name, feed: None }), "{text}");
+        }
+        let with_feed: Target = format!("/ipns/{name}/a feed").parse().expect("a name");
+        assert_eq!((with_feed.peer(), with_feed.feed().map(FeedName::as_str)), (id, Some("a feed")));
+        assert_eq!(with_feed.to_string().parse(), Ok(with_feed));
+        for garbage in ["/ipns/", "/ipns/garbage", "/ipns/bafkqaaa", &format!("/ipns/{name}/a\nfeed")] {
+            let error = garbage.parse::<Target>().expect_err("garbage");
+            assert!(error.to_string().contains("is no IPNS name"), "{error}");
+        }
         let nothing = "hello".parse::<Target>().expect_err("nothing");
         assert!(nothing.to_string().contains("names no publisher"), "{nothing}");
     }

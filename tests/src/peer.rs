@@ -58,6 +58,8 @@ pub struct PeerOptions {
     pub republish: bool,
     /// Whose announcements are taken and who is served; everybody's where empty.
     pub allow: Vec<PeerId>,
+    /// Names go over the DHT alone, and not over gossip too.
+    pub no_pubsub: bool,
     /// Syncs at once; as many as are the default where absent.
     pub max_syncs: Option<usize>,
     /// Listens on TCP at this address of loopback alone, and takes so many peers of each such network into its DHT, and no
@@ -98,6 +100,7 @@ impl Peer {
             config.swarm.dht_diversity = Diversity::All;
         }
         config.sync.republish = options.republish;
+        config.records.pubsub = !options.no_pubsub;
         config.sync.allow = options.allow;
         config.sync.max_syncs = options.max_syncs.unwrap_or(config.sync.max_syncs);
         if let Some(network) = options.network {

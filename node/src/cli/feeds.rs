@@ -38,6 +38,10 @@ pub(crate) enum Command {
         /// Kept in the entry: a value in DAG-JSON.
         #[arg(long, value_name = "JSON", value_parser = json)]
         meta: Option<serde_json::Value>,
+        /// Gives the feed a name in the DHT: from now on every publication moves it, and `follow /ipns/NAME` finds the feed
+        /// though its publisher be away. KEY is `self`, the node's own, where absent.
+        #[arg(long, value_name = "KEY", num_args = 0..=1, require_equals = true, default_missing_value = "self")]
+        name: Option<String>,
     },
     /// Prints the signed head of a feed, our own or a peer's.
     Head {
@@ -59,6 +63,12 @@ pub(crate) enum Command {
         /// Tells this peer alone, directly, not the topic.
         #[arg(long, value_name = "TICKET|PEER|MULTIADDR")]
         to: Option<Target>,
+        /// Gives the feed a name in the DHT, as `publish --name` does, and puts its head there.
+        #[arg(long, value_name = "KEY", num_args = 0..=1, require_equals = true, default_missing_value = "self")]
+        name: Option<String>,
+        /// Moves the feed's name no longer; what the DHT has of it expires.
+        #[arg(long, conflicts_with = "name")]
+        no_name: bool,
     },
     /// Prints one string that leads others to a feed.
     Ticket {
@@ -70,15 +80,15 @@ pub(crate) enum Command {
 
 pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Command) -> Outcome {
     match command {
-        Command::Publish { content, feed, no_announce, hidden, meta } => {
-            let ask = PublishRequest { content: content_of(&content)?, feed, no_announce, hidden, meta };
+        Command::Publish { content, feed, no_announce, hidden, meta, name } => {
+            let ask = PublishRequest { content: content_of(&content)?, feed, no_announce, hidden, meta, name };
             let client = context.client()?;
             let published: Published = client.call_watched("publish", &ask, &mut Bar::new(&context.output)).await?;
             context.output.essential(
                 &published,
                 |published| published.head.to_string(),
                 |published| {
-                    fields(&[
+                    let mut lines = vec![
                         ("feed", format!("{} at {}", published.feed, published.seq)),
                         ("head", published.head.to_string()),
                         ("content", published.content.to_string()),
@@ -91,7 +101,9 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
                                 (false, peers) => format!("to {}", count(peers as u64, "peer")),
                             },
                         ),
-                    ])
+                    ];
+                    lines.extend(published.name.as_ref().map(|name| ("name", format!("/ipns/{name}"))));
+                    fields(&lines)
                 },
             )
         }
@@ -110,11 +122,16 @@ pub(super) async fn run<B: Backend>(context: &mut Context<'_, B>, command: Comma
                 },
             )
         }
-        Command::Announce { cid, feed, to } => {
-            let announced: Announced = context.client()?.call("announce", &AnnounceRequest { cid, feed, to }).await?;
-            context.output.result(&announced, |announced| match announced.peers {
-                0 => format!("{} is announced as soon as a peer is connected", announced.head),
-                peers => format!("{} announced to {}", announced.head, count(peers as u64, "peer")),
+        Command::Announce { cid, feed, to, name, no_name } => {
+            let ask = AnnounceRequest { cid, feed, to, name, no_name };
+            let announced: Announced = context.client()?.call("announce", &ask).await?;
+            context.output.result(&announced, |announced| {
+                let text = match announced.peers {
+                    0 => format!("{} is announced as soon as a peer is connected", announced.head),
+                    peers => format!("{} announced to {}", announced.head, count(peers as u64, "peer")),
+                };
+                let name = announced.name.as_ref().map(|name| format!("; its name is /ipns/{name}"));
+                text + &name.unwrap_or_default()
             })
         }
         Command::Ticket { feed } => {

@@ -17,10 +17,11 @@ use crate::{
 pub(crate) enum Command {
     /// Follows a publisher's feed.
     Follow {
-        /// Whom: ticket, peer id or multiaddr.
-        #[arg(value_name = "TICKET|PEER|MULTIADDR")]
+        /// Whom: ticket, peer id or multiaddr; or an IPNS name (`/ipns/NAME`, `/ipns/NAME/FEED`), which is looked up in the
+        /// DHT now and from then on.
+        #[arg(value_name = "TICKET|PEER|MULTIADDR|NAME")]
         target: Target,
-        /// Which feed; the ticket's, or `main`, where absent.
+        /// Which feed; the ticket's or name's, or `main`, where absent.
         #[arg(long, value_name = "NAME", value_parser = feed)]
         feed: Option<FeedName>,
         /// Most entries that the first sync takes.
@@ -37,8 +38,8 @@ pub(crate) enum Command {
     Follows,
     /// Follows no longer.
     Unfollow {
-        /// Whom: ticket, peer id or multiaddr.
-        #[arg(value_name = "TICKET|PEER|MULTIADDR")]
+        /// Whom: ticket, peer id, multiaddr, or the name that it is followed by.
+        #[arg(value_name = "TICKET|PEER|MULTIADDR|NAME")]
         target: Target,
         /// Which feed; the ticket's, or all of that publisher, where absent.
         #[arg(long, value_name = "NAME", value_parser = feed)]
@@ -152,6 +153,9 @@ pub(super) fn follow_text(follow: &Follow) -> String {
         ("latest", entry(&follow.latest, follow.latest_seq)),
         ("announced", entry(&follow.announced, follow.announced_seq)),
     ];
+    if let Some(name) = &follow.name {
+        lines.push(("name", format!("/ipns/{name}")));
+    }
     if let Some(reason) = &follow.reason {
         lines.push(("because", reason.clone()));
     }

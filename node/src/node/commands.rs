@@ -127,8 +127,10 @@ impl Api for Node {
     }
 
     async fn publish(&self, request: PublishRequest, progress: ProgressSink) -> Result<Published> {
-        let Inner { context, publisher, .. } = &*self.inner;
+        let Inner { context, publisher, names, .. } = &*self.inner;
         refuse_reserved(&request.feed)?;
+        // Before anything is done.
+        request.name.as_deref().map(|key| names.key(key)).transpose()?;
         let meta = request.meta.map(meta).transpose()?;
         // Held until the entry refers to what was imported.
         let _protection = context.store.protect();
@@ -140,6 +142,10 @@ impl Api for Node {
             }
         };
         let (head, peers) = publisher.publish(request.feed, content, meta, !request.no_announce).await?;
+        match &request.name {
+            Some(key) => drop(names.bind(head.feed().clone(), key).await?),
+            None => names.moved(head.feed()),
+        }
         Ok(Published {
             feed: head.feed().clone(),
             head: *head.head(),
@@ -147,6 +153,7 @@ impl Api for Node {
             content,
             blocks_added: added + 1,
             peers,
+            name: names.name_of(head.feed()).map(|name| name.to_string()),
         })
     }
 
@@ -174,13 +181,19 @@ impl Api for Node {
     }
 
     async fn announce(&self, request: AnnounceRequest) -> Result<Announced> {
-        let publisher = &self.inner.publisher;
+        let Inner { publisher, names, .. } = &*self.inner;
         let head = publisher.head(&request.feed).filter(|head| *head.head() == request.cid).ok_or_else(|| {
             NodeError::not_found(format!(
                 "{} is not the head of feed {}; `dagmesh head` shows which is, `dagmesh publish` moves it",
                 request.cid, request.feed
             ))
         })?;
+        match &request.name {
+            Some(_) if request.no_name => return Err(NodeError::usage("name and no_name contradict each other")),
+            Some(key) => drop(names.bind(request.feed.clone(), key).await?),
+            None if request.no_name => drop(names.unbind(&request.feed).await?),
+            None => names.moved(&request.feed),
+        }
         let peers = match &request.to {
             None => publisher.announce(&head).await,
             Some(target) => {
@@ -189,7 +202,8 @@ impl Api for Node {
                 1
             }
         };
-        Ok(Announced { head: *head.head(), peers })
+        let name = names.name_of(&request.feed).map(|name| name.to_string());
+        Ok(Announced { head: *head.head(), peers, name })
     }
 
     async fn follow(&self, request: FollowRequest, progress: ProgressSink) -> Result<Follow> {
@@ -197,6 +211,10 @@ impl Api for Node {
         let key = FollowKey { publisher: target.peer(), feed: target.feed_or(request.feed.clone()) };
         refuse_reserved(&key.feed)?;
         let policy = Policy { depth: None, keep: request.keep, first_sync_depth: request.depth };
+        if let Target::Name { name, .. } = target {
+            let key = self.inner.follower.follow_name(*name, &key.feed, policy).await?;
+            return self.followed(key, request.wait, progress).await;
+        }
         self.begin_follow(key, target, policy, request.wait, progress).await
     }
 
@@ -205,8 +223,16 @@ impl Api for Node {
     }
 
     async fn unfollow(&self, request: UnfollowRequest) -> Result<Unfollowed> {
-        let publisher = request.target.peer();
         let feed = request.feed.or_else(|| request.target.feed().cloned());
+        let publisher = match &request.target {
+            // It may lead to another's feed.
+            Target::Name { name, .. } => {
+                let mut named = self.inner.follower.named(name).into_iter();
+                let key = named.find(|key| feed.as_ref().is_none_or(|feed| *feed == key.feed));
+                key.map_or(request.target.peer(), |key| key.publisher)
+            }
+            other => other.peer(),
+        };
         let feeds = self.inner.follower.unfollow(publisher, feed).await?;
         if feeds.is_empty() {
             return Err(NodeError::not_found(format!("{publisher} is not followed; `dagmesh follows` lists what is")));
@@ -380,8 +406,12 @@ impl Node {
         wait: bool,
         progress: ProgressSink,
     ) -> Result<Follow> {
+        self.inner.follower.follow(key.clone(), target.addrs(), policy, None).await?;
+        self.followed(key, wait, progress).await
+    }
+
+    async fn followed(&self, key: FollowKey, wait: bool, progress: ProgressSink) -> Result<Follow> {
         let follower = &self.inner.follower;
-        follower.follow(key.clone(), target.addrs(), policy).await?;
         if wait {
             return follower.wait(&key, &progress).await;
         }

@@ -11,6 +11,7 @@ pub(crate) mod groups;
 pub(crate) mod healer;
 pub(crate) mod ipni;
 pub(crate) mod journal;
+pub(crate) mod names;
 pub(crate) mod outbox;
 pub(crate) mod publisher;
 pub(crate) mod records;

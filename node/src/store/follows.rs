@@ -41,6 +41,8 @@ pub struct FollowRecord {
     /// Where the publisher was last found.
     #[serde(with = "addrs")]
     pub addrs: Vec<Multiaddr>,
+    /// The name that it is followed by: its key in the DHT.
+    pub name: Option<ByteBuf>,
     /// Since when it is followed, in Unix milliseconds.
     pub created_ms: u64,
 }

@@ -186,12 +186,16 @@ pub struct PublishRequest {
     /// Kept in the entry, as DAG-JSON.
     #[serde(default)]
     pub meta: Option<serde_json::Value>,
+    /// Gives the feed a name in the DHT, with this key (`self`: the node's own): this publication and every later one moves
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 impl PublishRequest {
     /// Publishes `content` in the default feed and announces it.
     pub fn new(content: Content) -> Self {
-        Self { content, feed: FeedName::default(), no_announce: false, hidden: false, meta: None }
+        Self { content, feed: FeedName::default(), no_announce: false, hidden: false, meta: None, name: None }
     }
 }
 
@@ -220,6 +224,19 @@ pub struct AnnounceRequest {
     /// Tells this peer alone, directly; the topic where absent.
     #[serde(default)]
     pub to: Option<Target>,
+    /// Gives the feed a name in the DHT, with this key (`self`: the node's own), as with `publish`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Moves the name of the feed no longer; what the DHT has of it expires.
+    #[serde(default)]
+    pub no_name: bool,
+}
+
+impl AnnounceRequest {
+    /// Announces `cid`, the head of the default feed, on the topic.
+    pub fn new(cid: Cid) -> Self {
+        Self { cid, feed: FeedName::default(), to: None, name: None, no_name: false }
+    }
 }
 
 /// `follow`: follows a publisher's feed.

@@ -135,6 +135,9 @@ pub struct Published {
     /// Peers that it was announced to at once; others hear of it when they connect.
     #[serde(default)]
     pub peers: usize,
+    /// The IPNS name that leads to the feed, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// A signed head, checked.
@@ -161,6 +164,9 @@ pub struct Announced {
     pub head: Cid,
     /// Peers that it was sent to; with 0 it is kept and sent as soon as one is there.
     pub peers: usize,
+    /// The IPNS name that leads to the feed, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// How far a followed feed is.
@@ -218,6 +224,9 @@ pub struct Follow {
     /// As [`FollowRequest::depth`](super::FollowRequest::depth).
     #[serde(default)]
     pub depth: Option<u64>,
+    /// The IPNS name that it is followed by, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// What is followed no longer.

@@ -13,6 +13,7 @@ mod groups;
 mod ipni;
 mod learn;
 mod many;
+mod names;
 mod nat;
 mod providers;
 mod publish;

@@ -56,6 +56,8 @@ impl Follower {
         let this = self.clone();
         match effect {
             Effect::QueryHead { call, key } => self.context.spawn(async move {
+                let (asker, named) = (this.clone(), key.clone());
+                this.context.spawn(async move { asker.ask_name(named, false).await });
                 this.recall_addrs(&key).await;
                 this.machine.input(match this.ask_head(&key).await {
                     Ok(head) => Input::HeadFound { call, head: head.map(Box::new) },
@@ -76,6 +78,8 @@ impl Follower {
                     if ipni::network_of(&key.feed).is_some() {
                         return;
                     }
+                    let (reader, of) = (this.clone(), key.clone());
+                    this.context.spawn(async move { reader.ask_record(of).await });
                     if !this.asking.lock().insert(key.clone()) {
                         // Those asked before have not all answered; what they say comes in by itself.
                         return;

@@ -1,5 +1,6 @@
 //! Following: carries out what the follower machine decides.
 
+mod by_name;
 mod execute;
 mod show;
 
@@ -14,17 +15,20 @@ use dagmesh_announce::VerifiedAnnouncement;
 use dagmesh_core::limits;
 use dagmesh_dag::{FeedName, SignedHead};
 use dagmesh_dagsync::follower::{Config, FollowKey, Follower as Machine, Head, Input, Latest, Policy, SyncId};
+use dagmesh_records::IpnsName;
 use libp2p::{Multiaddr, PeerId};
 use parking_lot::Mutex;
+use serde_bytes::ByteBuf;
 use tokio::sync::{broadcast::error::RecvError, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::show::shown;
+use self::{by_name::Named, show::shown};
 use super::{
     Context,
     announcer::HeadAnnouncer,
     driven::Driven,
     ipni::{self, Ipni},
+    records::Records,
     rendezvous, unix_ms,
 };
 use crate::{
@@ -44,12 +48,17 @@ pub(crate) struct Follower {
     context: Context,
     announcer: HeadAnnouncer,
     ipni: Ipni,
+    records: Records,
     machine: Driven<Machine>,
     running: Arc<Mutex<HashMap<SyncId, CancellationToken>>>,
     /// The keys of the heads that this node provides in the DHT.
     provided: Arc<Mutex<HashMap<FollowKey, Vec<u8>>>>,
+    /// The names that feeds are followed by.
+    named: Arc<Mutex<HashMap<FollowKey, Named>>>,
     /// Feeds whose heads others are being asked for.
     asking: Arc<Mutex<HashSet<FollowKey>>>,
+    /// Feeds whose heads are being read from the DHT.
+    reading: Arc<Mutex<HashSet<FollowKey>>>,
     /// Counts every change of any follow's state.
     changes: Arc<watch::Sender<u64>>,
     segment: Option<u64>,
@@ -61,6 +70,7 @@ impl Follower {
         context: &Context,
         announcer: HeadAnnouncer,
         ipni: Ipni,
+        records: Records,
         max_syncs: usize,
         segment: Option<u64>,
     ) -> Result<Self, NodeError> {
@@ -70,9 +80,12 @@ impl Follower {
             context: context.clone(),
             announcer,
             ipni,
+            records,
             machine: Driven::new(Machine::new(config)),
             running: Arc::default(),
+            named: Arc::default(),
             asking: Arc::default(),
+            reading: Arc::default(),
             provided: Arc::default(),
             changes: Arc::new(watch::Sender::new(0)),
             segment,
@@ -80,14 +93,22 @@ impl Follower {
         for (publisher, feed, record) in context.blocking(|store| Ok(store.follows()?)).await? {
             this.take_up(FollowKey { publisher, feed }, &record).await?;
         }
-        let (driver, listener) = (this.clone(), this.clone());
+        let (driver, listener, hearer) = (this.clone(), this.clone(), this.clone());
         context.spawn(async move { driver.machine.run(|effect| driver.act(effect)).await });
         context.spawn(async move { listener.watch_mesh().await });
+        context.spawn(async move { hearer.hear_names().await });
         Ok(this)
     }
 
-    /// Follows a feed from now on, also after a restart; of one that is followed already, changes the policy.
-    pub(crate) async fn follow(&self, key: FollowKey, addrs: &[Multiaddr], policy: Policy) -> Result<(), NodeError> {
+    /// Follows a feed from now on, also after a restart, by a name where one is given; of one that is followed already,
+    /// changes the policy, and the name where one is given.
+    pub(crate) async fn follow(
+        &self,
+        key: FollowKey,
+        addrs: &[Multiaddr],
+        policy: Policy,
+        name: Option<IpnsName>,
+    ) -> Result<(), NodeError> {
         if key.publisher == self.context.key.public().to_peer_id() {
             return Err(NodeError::usage("this is the node's own peer id; a node does not follow itself"));
         }
@@ -104,6 +125,9 @@ impl Follower {
                 record.cut |= record.latest.is_some() && record.policy.cuts();
                 record.policy =
                     FollowPolicy { depth: policy.depth, keep: policy.keep, first_sync_depth: policy.first_sync_depth };
+                if let Some(name) = name {
+                    record.name = Some(ByteBuf::from(name.key()));
+                }
                 remember(&mut record.addrs, addrs);
                 store.set_follow(&stored.publisher, &stored.feed, &record)?;
                 Ok(record)
@@ -132,6 +156,7 @@ impl Follower {
         for feed in &removed {
             let key = FollowKey { publisher, feed: feed.clone() };
             rendezvous::withdraw(&self.context, &key, self.provided.lock().remove(&key));
+            self.named.lock().remove(&key);
             self.machine.input(Input::Unfollow(key));
         }
         if left == 0 {
@@ -164,12 +189,16 @@ impl Follower {
 
     /// How each follow stands.
     pub(crate) fn follows(&self) -> Vec<Follow> {
-        self.machine.look(|machine| machine.statuses(Instant::now()).map(shown).collect())
+        let mut follows: Vec<_> = self.machine.look(|machine| machine.statuses(Instant::now()).map(shown).collect());
+        follows.iter_mut().for_each(|follow| self.show_name(follow));
+        follows
     }
 
     /// How one follow stands.
     pub(crate) fn status(&self, key: &FollowKey) -> Option<Follow> {
-        self.machine.look(|machine| machine.status(Instant::now(), key)).map(shown)
+        let mut follow = self.machine.look(|machine| machine.status(Instant::now(), key)).map(shown);
+        follow.iter_mut().for_each(|follow| self.show_name(follow));
+        follow
     }
 
     /// Waits until a follow is in sync, showing how far it is. Without end where the publisher never comes; fails where
@@ -253,6 +282,9 @@ impl Follower {
             self.context.swarm.add_address(key.publisher, addr.clone()).await?;
         }
         self.context.swarm.protect(key.publisher).await?;
+        if let Some(name) = record.name.as_ref().and_then(|name| IpnsName::from_key(name).ok()) {
+            self.name(key.clone(), name);
+        }
         let bare = record.newest_entry.map(|entry| Head::Bare { key: key.clone(), entry });
         let head = record.head().map(Head::Signed).or(bare);
         if let Some(Head::Signed(head)) = &head {

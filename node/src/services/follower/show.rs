@@ -1,7 +1,7 @@
 //! How follows are shown: events and states.
 
 use cid::Cid;
-use dagmesh_dagsync::follower::{Event as Said, Latest, Share, State, Status};
+use dagmesh_dagsync::follower::{Event as Said, FollowKey, Latest, Share, State, Status};
 
 use super::Follower;
 use crate::{
@@ -64,6 +64,14 @@ impl Follower {
     }
 }
 
+impl Follower {
+    /// The name that it is followed by.
+    pub(super) fn show_name(&self, follow: &mut Follow) {
+        let key = FollowKey { publisher: follow.publisher, feed: follow.feed.clone() };
+        follow.name = self.name_of(&key).map(|name| name.to_string());
+    }
+}
+
 fn shown_share(share: &Share) -> types::Share {
     types::Share { peer_id: share.provider, blocks: share.blocks, bytes: share.bytes }
 }
@@ -94,5 +102,6 @@ pub(super) fn shown(status: Status) -> Follow {
         retry_at: status.next_try.map(|wait| now + wait.as_millis() as u64),
         keep: status.policy.keep,
         depth: status.policy.first_sync_depth,
+        name: None,
     }
 }

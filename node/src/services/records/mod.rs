@@ -17,12 +17,12 @@ use std::{sync::Arc, time::Duration};
 
 use dagmesh_core::limits;
 use dagmesh_records::{
-    Get, GetConfig, GetResult, IpnsDraft, IpnsName, IpnsRecord, Put, PutConfig, PutEnd, PutResult, Record, RecordError,
-    Source, StoreConfig, Validity, Verified, net, record_key,
+    Get, GetConfig, GetResult, IpnsDraft, IpnsName, IpnsRecord, Namespace, Put, PutConfig, PutEnd, PutResult, Record,
+    RecordError, Source, StoreConfig, Validity, Verified, net, record_key,
 };
 use libp2p::{PeerId, identity::Keypair};
 
-use self::pubsub::PubSub;
+use self::pubsub::{Listening, PubSub};
 use super::{Context, unix_ms};
 use crate::{
     error::{ErrorKind, NodeError},
@@ -224,6 +224,44 @@ impl Records {
         let result: PutResult = self.drive(put).await.ok_or_else(NodeError::stopping)?;
         self.book.put_ended(&key, matches!(result.end, PutEnd::Complete | PutEnd::Superseded(_)));
         Ok(result)
+    }
+
+    /// The value of what is held under a key, where it is ours to put and valid for longer than until then (Unix
+    /// milliseconds).
+    pub(crate) fn held_value(&self, key: &[u8], until_ms: u64) -> Option<Vec<u8>> {
+        let held = self.book.get(key).filter(|held| held.expires_ms() > until_ms)?;
+        match held.namespace() {
+            Namespace::Record => Record::decode(held.bytes()).ok().map(|record| record.draft().value.clone()),
+            Namespace::Ipns => {
+                let record = IpnsRecord::decode(&IpnsName::from_key(key).ok()?, held.bytes()).ok()?;
+                Some(record.draft().value.clone())
+            }
+        }
+    }
+
+    /// Puts what is held under a key to the closest nodes once more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoPeers`] where nobody takes it.
+    pub(crate) async fn put_held(&self, key: &[u8]) -> Result<(), NodeError> {
+        let Some(held) = self.book.get(key) else { return Ok(()) };
+        self.pubsub.iter().for_each(|pubsub| pubsub.announce(&held));
+        match self.replicate(held, limits::DEFAULT_RECORD_REPLICAS).await? {
+            PutResult { end: PutEnd::Nowhere, asked, .. } => {
+                Err(NodeError::no_peers(format!("nobody holds the record; {asked} were asked")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Hears of a name over gossip, for as long as what is given is held.
+    pub(crate) async fn listen(&self, name: IpnsName) -> Option<Listening> {
+        self.pubsub.as_ref()?.listen(name).await
+    }
+
+    /// The names of which gossip brings a newer record; `None` where they do not go over gossip.
+    pub(crate) fn name_news(&self) -> Option<tokio::sync::broadcast::Receiver<IpnsName>> {
+        self.pubsub.as_ref().map(PubSub::news)
     }
 
     /// What the DHT has of a name, and what gossip brings, whichever is newer.

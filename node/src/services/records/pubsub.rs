@@ -158,7 +158,6 @@ impl PubSub {
     }
 
     /// Subscribes to a name, where there is room, until what is given is dropped and another name needs the place.
-    #[allow(dead_code, reason = "for those who watch a name")]
     pub(crate) async fn listen(&self, name: IpnsName) -> Option<Listening> {
         self.join(name, false).await
     }
@@ -191,7 +190,6 @@ impl PubSub {
     }
 
     /// The names of which gossip brings a newer record, from now on.
-    #[allow(dead_code, reason = "for those who watch a name")]
     pub(crate) fn news(&self) -> broadcast::Receiver<IpnsName> {
         self.inner.news.subscribe()
     }

@@ -78,6 +78,7 @@ fn a_follow_comes_back_as_it_was_written() {
         newest_head: Some(vec![1, 2, 3].into()),
         newest_entry: None,
         cut: true,
+        name: Some(b"/ipns/key".to_vec().into()),
         addrs: vec![addr(4101), addr(4102)],
         created_ms: 1_700_000_000_000,
     };

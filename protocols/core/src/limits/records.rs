@@ -5,8 +5,8 @@ use super::*;
 /// Largest value of a signed record: a pointer, an address book, a short text; anything larger belongs into a DAG that
 /// the record names.
 pub const MAX_RECORD_VALUE_BYTES: usize = 8 * 1024;
-/// Longest name of a record, in bytes: that of a feed.
-pub const MAX_RECORD_NAME_BYTES: usize = 128;
+/// Longest name of a record, in bytes: that of a feed (128), with `head/` before it.
+pub const MAX_RECORD_NAME_BYTES: usize = 136;
 /// Most metadata of one record: with the figures below 5 KiB.
 pub const MAX_RECORD_META: usize = 16;
 /// Longest key of one piece of metadata, in bytes.

@@ -85,6 +85,15 @@ impl IpnsName {
     }
 }
 
+impl TryFrom<PeerId> for IpnsName {
+    type Error = RecordError;
+
+    /// The name of a peer's key.
+    fn try_from(peer: PeerId) -> Result<Self, RecordError> {
+        Self::checked("IPNS name", peer)
+    }
+}
+
 impl fmt::Display for IpnsName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cid = Cid::new_v1(LIBP2P_KEY, *self.0.as_ref());

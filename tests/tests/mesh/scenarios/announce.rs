@@ -63,7 +63,7 @@ async fn announce_republish() {
         let published = publisher.publish_text(text).await;
         assert_eq!(published.peers, 0, "nobody listens to its gossip");
         let to = Some(Target::Peer(near.peer_id()));
-        let request = AnnounceRequest { cid: published.head, feed: FeedName::default(), to };
+        let request = AnnounceRequest { to, ..AnnounceRequest::new(published.head) };
         for _ in 0..2 {
             publisher.announce(request.clone()).await.expect("announced");
         }

@@ -59,7 +59,7 @@ async fn latest_sync_failure() {
     assert_eq!((count, blocks), (1, 1));
     // The head that is synced already sets off nothing.
     let to = Some(follower.target().await);
-    let announce = AnnounceRequest { cid: *entry.cid(), feed: FeedName::default(), to };
+    let announce = AnnounceRequest { to, ..AnnounceRequest::new(*entry.cid()) };
     publisher.announce(announce).await.expect("announced");
     let last = publisher.publish_text("5").await;
     events.finished(last.head).await;
