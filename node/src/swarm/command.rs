@@ -1,5 +1,5 @@
 use libp2p::gossipsub::MessageAcceptance;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use tokio::sync::{mpsc, oneshot};
 
 use super::config::KadMode;
@@ -20,6 +20,11 @@ pub(super) enum Command {
         reply: oneshot::Sender<bool>,
     },
     Peers(oneshot::Sender<Vec<PeerInfo>>),
+    Speaks {
+        peer: PeerId,
+        protocol: StreamProtocol,
+        reply: oneshot::Sender<Option<bool>>,
+    },
     AddAddress {
         peer: PeerId,
         addr: Multiaddr,

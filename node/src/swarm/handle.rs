@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dagmesh_core::limits;
 use libp2p::gossipsub::MessageAcceptance;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -176,6 +176,12 @@ impl SwarmHandle {
     /// The connected peers, ordered by id.
     pub async fn peers(&self) -> Result<Vec<PeerInfo>, SwarmError> {
         self.call("peers", CALL, Command::Peers).await
+    }
+
+    /// Whether a connected peer has told by identify that it serves a protocol; `None` where it has told nothing, or is not
+    /// connected.
+    pub async fn speaks(&self, peer: PeerId, protocol: StreamProtocol) -> Result<Option<bool>, SwarmError> {
+        self.call("looking at a peer", CALL, |reply| Command::Speaks { peer, protocol, reply }).await
     }
 
     /// How many peers are connected; asks nobody.

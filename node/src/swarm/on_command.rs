@@ -34,6 +34,7 @@ impl Worker {
             Command::Dial { target, reply } => self.dial(target, reply),
             Command::Disconnect { peer, reply } => answer(reply, self.swarm.disconnect_peer_id(peer).is_ok()),
             Command::Peers(reply) => answer(reply, self.list_peers()),
+            Command::Speaks { peer, protocol, reply } => answer(reply, self.peers.speaks(&peer, protocol.as_ref())),
             Command::AddAddress { peer, addr, reply } => {
                 self.swarm.behaviour_mut().book.add_trusted(peer, addr);
                 answer(reply, ());

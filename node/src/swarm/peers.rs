@@ -146,6 +146,12 @@ impl Peers {
         Some((entry.protocols.clone(), entry.agent.clone()?))
     }
 
+    /// Whether a connected peer has said that it serves a protocol; `None` where it has said nothing yet.
+    pub(super) fn speaks(&self, peer: &PeerId, protocol: &str) -> Option<bool> {
+        let entry = self.connected.get(peer).filter(|entry| entry.agent.is_some())?;
+        Some(entry.protocols.iter().any(|name| name == protocol))
+    }
+
     /// The connected peers; `more` adds topics and protection.
     pub(super) fn list(&self, now: Instant, mut more: impl FnMut(&mut PeerInfo)) -> Vec<PeerInfo> {
         let info = |(peer, entry): (&PeerId, &Connected)| {

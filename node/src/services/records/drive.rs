@@ -104,19 +104,28 @@ impl Records {
     fn send(&self, peer: PeerId, request: Request, walk: Walk) -> impl Future<Output = Came> + Send + 'static {
         let (swarm, mut streams) = (self.context.swarm.clone(), self.context.swarm.streams());
         async move {
-            let (answer, plain) = match net::ask(&mut streams, peer, &request).await {
-                Ok(answer) => (Some(answer), false),
-                Err(error) if error.is_unsupported() => match request {
-                    Request::Put { key, record } => {
-                        let put = swarm.put_record_to(peer, key.into_inner(), record.into_inner()).await;
-                        (put.ok().map(put_answer), true)
-                    }
-                    Request::Get { .. } => (walk.await.and_then(|found| answer_of(&found, &peer)), true),
+            // What is sent is under way before the peer has said that it knows the protocol. One that does not may reset the
+            // stream, as go-libp2p does, which shows no reason; so what it said by identify counts, and whoever is dialled
+            // for this has said it by then.
+            let knows_none = async || matches!(swarm.speaks(peer, net::PROTOCOL).await, Ok(Some(false)));
+            let asked = match knows_none().await {
+                true => None,
+                false => match net::ask(&mut streams, peer, &request).await {
+                    Err(error) if error.is_unsupported() || knows_none().await => None,
+                    asked => Some(asked),
                 },
-                Err(error) => {
+            };
+            let (answer, plain) = match (asked, request) {
+                (Some(Ok(answer)), _) => (Some(answer), false),
+                (Some(Err(error)), _) => {
                     tracing::debug!(%error, "a request about a record failed");
                     (None, false)
                 }
+                (None, Request::Put { key, record }) => {
+                    let put = swarm.put_record_to(peer, key.into_inner(), record.into_inner()).await;
+                    (put.ok().map(put_answer), true)
+                }
+                (None, Request::Get { .. }) => (walk.await.and_then(|found| answer_of(&found, &peer)), true),
             };
             let input = answer.map_or(Input::Failed(peer), |answer| Input::Answered { peer, answer });
             Came { input, peer: Some(peer), plain }
