@@ -62,7 +62,7 @@ impl Writer {
     pub fn with_value(&self, name: &str, len: usize) -> (Vec<u8>, Vec<u8>) {
         let empty = self.record(name, 1, &[]);
         let Ok(Ipld::List(mut fields)) = cbor::from_slice(empty.encode()) else { panic!("a record is a list") };
-        fields[3] = Ipld::Bytes(vec![7; len]);
+        *fields.get_mut(3).expect("a value") = Ipld::Bytes(vec![7; len]);
         fields.pop();
         let mut signed = Vec::new();
         frame::append(&mut signed, &[b"dagmesh-record-v1"]);
