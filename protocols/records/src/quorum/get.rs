@@ -294,10 +294,14 @@ impl Machine for Get {
             }
             Input::Answered { peer, answer } => match self.reads.as_mut().is_some_and(|reads| reads.ended(&peer)) {
                 true => self.read(now, peer, answer),
-                false => drop(self.fixes.ended(&peer)),
+                false => {
+                    self.fixes.ended(&peer);
+                }
             },
             Input::Failed(peer) => {
-                self.reads.as_mut().into_iter().chain([&mut self.fixes]).for_each(|fanout| drop(fanout.ended(&peer)));
+                for fanout in self.reads.as_mut().into_iter().chain([&mut self.fixes]) {
+                    fanout.ended(&peer);
+                }
             }
         }
         self.go_on(now);
