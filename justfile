@@ -23,6 +23,11 @@ sim SEEDS="20000" *ARGS:
 groups-long *ARGS:
     DAGMESH_LONG=1 cargo test --package dagmesh-tests --test mesh groups:: {{ARGS}}
 
+# Records in their long form: 50 real nodes, then the table of docs/records.md with up to 1,000 peers.
+records *ARGS:
+    DAGMESH_LONG=1 cargo test --package dagmesh-tests --test mesh many::read
+    cargo run --release --package dagmesh-benches -- records {{ARGS}}
+
 # Our daemon beside peers that others wrote; needs Go (go-libp2p, go-libipni, Kubo) and npm (js-libp2p).
 interop *ARGS:
     DAGMESH_INTEROP=1 cargo test --workspace --test interop {{ARGS}}

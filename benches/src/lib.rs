@@ -29,6 +29,7 @@ pub mod increment;
 pub mod interop_chain;
 pub mod machine;
 mod nodes;
+pub mod records;
 mod report;
 pub mod resume;
 mod row;
@@ -62,6 +63,7 @@ pub const ROWS: &[Entry] = &[
     Entry { name: "idle", run: idle::run },
     Entry { name: "file", run: file::run },
     Entry { name: "interop-chain", run: interop_chain::run },
+    Entry { name: "records", run: records::run },
 ];
 
 /// Measures, and prints each figure beside its ceiling.
@@ -80,6 +82,9 @@ pub struct Args {
     /// How often each figure is measured; the best counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub runs: u32,
+    /// What `records` alone can be told.
+    #[command(flatten)]
+    pub records: records::Options,
 }
 
 impl Args {
@@ -175,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_best_run_is_the_shortest() {
-        let args = Args { name: "all".to_owned(), json: false, scale: 1.0, runs: 3 };
+        let args = Args { name: "all".to_owned(), json: false, scale: 1.0, runs: 3, records: Default::default() };
         let mut times = [30, 10, 20].into_iter();
         let best = args.best(|| {
             let elapsed = Duration::from_millis(times.next().expect("three runs"));

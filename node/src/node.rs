@@ -279,7 +279,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     let segment = Some(config.sync.segment_blocks).filter(|blocks| *blocks < limits::MAX_SEGMENT_BLOCKS);
     let announcer = publisher.announcer().clone();
     let records = record_service::Records::start(&context, keys.clone(), config.records.pubsub)?;
-    let names = Names::start(&context, &publisher, &records).await?;
+    let names = Names::start(&context, &publisher, &records, keys.clone()).await?;
     let follower =
         Follower::start(&context, announcer, ipni.clone(), records.clone(), config.sync.max_syncs, segment).await?;
     let _ = listener.follower.set(follower.clone());

@@ -15,7 +15,8 @@ use crate::{
     error::NodeError,
     ticket::Target,
     types::{
-        AnnounceRequest, Announced, Content, Head, HeadRequest, PublishRequest, Published, TicketMade, TicketRequest,
+        AnnounceRequest, Announced, Content, Head, HeadRequest, KeyName, PublishRequest, Published, TicketMade,
+        TicketRequest,
     },
 };
 
@@ -39,9 +40,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "JSON", value_parser = json)]
         meta: Option<serde_json::Value>,
         /// Gives the feed a name in the DHT: from now on every publication moves it, and `follow /ipns/NAME` finds the feed
-        /// though its publisher be away. KEY is `self`, the node's own, where absent.
+        /// though its publisher be away. KEY is one of `dagmesh key ls`; the node's own where absent.
         #[arg(long, value_name = "KEY", num_args = 0..=1, require_equals = true, default_missing_value = "self")]
-        name: Option<String>,
+        name: Option<KeyName>,
     },
     /// Prints the signed head of a feed, our own or a peer's.
     Head {
@@ -65,7 +66,7 @@ pub(crate) enum Command {
         to: Option<Target>,
         /// Gives the feed a name in the DHT, as `publish --name` does, and puts its head there.
         #[arg(long, value_name = "KEY", num_args = 0..=1, require_equals = true, default_missing_value = "self")]
-        name: Option<String>,
+        name: Option<KeyName>,
         /// Moves the feed's name no longer; what the DHT has of it expires.
         #[arg(long, conflicts_with = "name")]
         no_name: bool,

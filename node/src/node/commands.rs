@@ -130,7 +130,9 @@ impl Api for Node {
         let Inner { context, publisher, names, .. } = &*self.inner;
         refuse_reserved(&request.feed)?;
         // Before anything is done.
-        request.name.as_deref().map(|key| names.key(key)).transpose()?;
+        if let Some(key) = &request.name {
+            names.key(key).await?;
+        }
         let meta = request.meta.map(meta).transpose()?;
         // Held until the entry refers to what was imported.
         let _protection = context.store.protect();

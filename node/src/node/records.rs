@@ -1,7 +1,6 @@
 //! The handle to records and IPNS names.
 
 use dagmesh_core::limits;
-use dagmesh_dag::FeedName;
 use dagmesh_records::{IpnsName, RecordName};
 use futures::Stream;
 use libp2p::identity::{Keypair, PublicKey};
@@ -73,13 +72,6 @@ impl Records {
     /// As [`publish_name`](Self::publish_name), with another key.
     pub async fn publish_name_as(&self, key: Keypair, name: NamePublish) -> Result<RecordPutDone> {
         self.node.inner.records.publish(Some(key), name).await
-    }
-
-    /// Gives a feed of this node the name of another key, as `publish --name` gives it that of a key that is kept here: each
-    /// publication puts the feed's signed head under that key, and points its IPNS name there. Until the node stops. Gives
-    /// the name; the put goes on by itself.
-    pub async fn name_feed_as(&self, key: Keypair, feed: FeedName) -> String {
-        self.node.inner.names.bind_with(feed, key).await.to_string()
     }
 
     /// Where an IPNS name points; a name is read in every form that Kubo writes.

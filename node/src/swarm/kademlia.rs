@@ -31,9 +31,10 @@ type FromHandler = THandlerOutEvent<Inner>;
 /// need. All that a peer sends comes in through `on_connection_handler_event`, and is put into the store before that
 /// returns: so the sender is noted there.
 ///
-/// What the store refuses is answered with no peers, as if nodes had been asked for: no acknowledgement of a PUT to
-/// libp2p-kad, nor to go-libp2p and js-libp2p, which look for the value in it. libp2p-kad 0.49 itself would reset the
-/// stream, but does not wake it, so that the sender waits for its own time-out of 10 s.
+/// What the store refuses is answered with another record, as if one had been asked for: no acknowledgement of a PUT to
+/// libp2p-kad, nor to go-libp2p and js-libp2p, which look for the value in it. (Without any record go-libp2p-kad-dht 0.39
+/// panics.) libp2p-kad 0.49 itself would reset the stream, but does not wake it, so that the sender waits for its own
+/// time-out of 10 s.
 pub(super) struct Kademlia {
     inner: Inner,
     diversity: Diversity,
@@ -97,7 +98,10 @@ pub(super) fn kad_mode(mode: KadMode) -> Option<kad::Mode> {
 
 fn refuse(event: ToHandler) -> ToHandler {
     match event {
-        ToHandler::Reset(request_id) => ToHandler::FindNodeRes { closer_peers: Vec::new(), request_id },
+        ToHandler::Reset(request_id) => {
+            let record = Some(kad::Record::new(Vec::new(), b"refused".to_vec()));
+            ToHandler::GetRecordRes { record, closer_peers: Vec::new(), request_id }
+        }
         other => other,
     }
 }

@@ -7,7 +7,7 @@ use dagmesh_dag::FeedName;
 use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use super::text;
+use super::{KeyName, text};
 use crate::ticket::Target;
 
 /// `connect`: dials a peer.
@@ -189,7 +189,7 @@ pub struct PublishRequest {
     /// Gives the feed a name in the DHT, with this key (`self`: the node's own): this publication and every later one moves
     /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<KeyName>,
 }
 
 impl PublishRequest {
@@ -226,7 +226,7 @@ pub struct AnnounceRequest {
     pub to: Option<Target>,
     /// Gives the feed a name in the DHT, with this key (`self`: the node's own), as with `publish`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<KeyName>,
     /// Moves the name of the feed no longer; what the DHT has of it expires.
     #[serde(default)]
     pub no_name: bool,

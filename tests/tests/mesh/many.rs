@@ -1,10 +1,16 @@
 //! Records between many nodes: real nodes with stores on disk, on loopback.
 
+mod correct;
 mod plain;
 mod race;
 mod read;
+mod restart;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use dagmesh::{
     Api, ErrorKind, NodeError,
@@ -12,11 +18,11 @@ use dagmesh::{
     swarm::{self, AcceptAll, RunningSwarm, SwarmConfig},
     types::{RecordFound, RecordHeld, RecordPut, RecordPutDone},
 };
-use dagmesh_records::{Answer, Code, IpnsName, Request, net};
+use dagmesh_records::{Answer, Code, Draft, IpnsName, Record, RecordName, Request, net};
 use dagmesh_tests::wait_for_some;
 use futures::future::join_all;
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     identity::{Keypair, PublicKey},
 };
 use tempfile::TempDir;
@@ -50,7 +56,7 @@ async fn mesh_at(homes: Vec<Arc<TempDir>>) -> Vec<Peer> {
 }
 
 /// Ends all of them at the same time.
-async fn stop(nodes: Vec<Peer>) {
+async fn stop_all(nodes: &[Peer]) {
     join_all(nodes.iter().map(|node| async { node.shutdown().await.expect("stops") })).await;
 }
 
@@ -120,17 +126,41 @@ impl Stranger {
         self.running.handle.connect(node.tcp_addr().await).await.expect("connects");
     }
 
-    /// Puts a record to one node by the exchange, whatever it is.
-    async fn put(&self, victim: &Peer, key: &[u8], record: &[u8]) -> Result<Answer, net::CallError> {
-        let request = Request::put(key, record).expect("fits");
-        self.ask(victim, &request).await
+    /// Puts a record to the one node at this address by the exchange, whatever it is.
+    async fn put(&self, to: &Multiaddr, key: &[u8], record: &[u8]) -> Result<Answer, String> {
+        self.ask(to, &Request::put(key, record).expect("fits")).await
     }
 
-    async fn ask(&self, victim: &Peer, request: &Request) -> Result<Answer, net::CallError> {
-        let handle = &self.running.handle;
-        handle.add_address(victim.peer_id(), victim.tcp_addr().await).await.expect("takes it");
-        net::ask(&mut handle.streams(), victim.peer_id(), request).await
+    /// What the one node at this address says that it holds.
+    async fn get(&self, from: &Multiaddr, key: &[u8]) -> Result<Answer, String> {
+        self.ask(from, &Request::get(key).expect("fits")).await
     }
+
+    async fn ask(&self, node: &Multiaddr, request: &Request) -> Result<Answer, String> {
+        let handle = &self.running.handle;
+        let peer = handle.connect(node.clone()).await.map_err(|error| error.to_string())?;
+        net::ask(&mut handle.streams(), peer, request).await.map_err(|error| error.to_string())
+    }
+}
+
+/// A record of this key's owner, signed now.
+fn signed(key: &Keypair, name: &str, sequence: u64) -> Record {
+    let timestamp_ms = unix_ms();
+    let draft = Draft {
+        name: RecordName::new(name).expect("a name"),
+        value: format!("value {sequence}").into_bytes(),
+        sequence,
+        timestamp_ms,
+        expires_ms: timestamp_ms + 60 * 60 * 1000,
+        meta: BTreeMap::new(),
+    };
+    Record::sign(key, draft).expect("signs")
+}
+
+/// Now, in Unix milliseconds.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970");
+    u64::try_from(since.as_millis()).expect("fits")
 }
 
 /// Whether an answer says that a newer record is known.

@@ -17,13 +17,12 @@ use tokio_util::sync::CancellationToken;
 use super::record_name;
 use crate::{
     error::NodeError,
+    keys::Keyring,
     services::{Context, publisher::Publisher, records::Records, unix_ms},
     swarm::MeshEvent,
-    types::{NamePublish, RecordPut},
+    types::{KeyName, NamePublish, RecordPut},
 };
 
-/// What the node's own key is called, as Kubo calls it.
-pub(crate) const OWN_KEY: &str = "self";
 /// Where bindings are kept; the feed's name follows.
 const ROWS: &str = "names/";
 /// Feeds whose names are put at once.
@@ -37,6 +36,7 @@ pub(crate) struct Names {
     context: Context,
     publisher: Publisher,
     records: Records,
+    keys: Keyring,
     bound: Arc<Mutex<BTreeMap<FeedName, Bound>>>,
     /// One binding at a time is made or ended.
     binding: Arc<tokio::sync::Mutex<()>>,
@@ -56,17 +56,23 @@ struct Bound {
 /// A binding as it is on the disk.
 #[derive(Serialize, Deserialize)]
 struct Row {
-    key: String,
+    key: KeyName,
     order: u64,
 }
 
 impl Names {
     /// Takes up the bindings of the store.
-    pub(crate) async fn start(context: &Context, publisher: &Publisher, records: &Records) -> Result<Self, NodeError> {
+    pub(crate) async fn start(
+        context: &Context,
+        publisher: &Publisher,
+        records: &Records,
+        keys: Keyring,
+    ) -> Result<Self, NodeError> {
         let this = Self {
             context: context.clone(),
             publisher: publisher.clone(),
             records: records.clone(),
+            keys,
             bound: Arc::default(),
             binding: Arc::default(),
             places: Arc::new(Semaphore::new(PUT_AT_ONCE)),
@@ -77,7 +83,7 @@ impl Names {
                 tracing::warn!(row, "a name's row cannot be read; `publish --name` makes it anew");
                 continue;
             };
-            match this.key(&key) {
+            match this.key(&key).await {
                 Ok(key) => drop(this.take_up(feed, key, order)),
                 Err(error) => tracing::warn!(%feed, %error, "the name of a feed is not moved"),
             }
@@ -85,31 +91,23 @@ impl Names {
         Ok(this)
     }
 
-    /// The key that a name is published with: the node's own, until there are others.
-    pub(crate) fn key(&self, key: &str) -> Result<Arc<Keypair>, NodeError> {
-        match key {
-            OWN_KEY => Ok(Arc::clone(&self.context.key)),
-            other => Err(NodeError::not_found(format!("there is no key {other}; `{OWN_KEY}` is the node's own"))),
-        }
+    /// The key of this name.
+    pub(crate) async fn key(&self, key: &KeyName) -> Result<Arc<Keypair>, NodeError> {
+        let (keys, name) = (self.keys.clone(), key.clone());
+        self.context.blocking(move |_| keys.get(&name)).await.map(Arc::new)
     }
 
     /// Gives a feed a name, from now on and over restarts: each publication moves it. Gives the name. The put goes on by
     /// itself.
-    pub(crate) async fn bind(&self, feed: FeedName, key: &str) -> Result<IpnsName, NodeError> {
+    pub(crate) async fn bind(&self, feed: FeedName, key: &KeyName) -> Result<IpnsName, NodeError> {
         let _one_at_a_time = self.binding.lock().await;
-        let keypair = self.key(key)?;
+        let keypair = self.key(key).await?;
         let order = self.next_order();
         let row =
-            cbor::to_vec(&Row { key: key.to_owned(), order }).map_err(|error| NodeError::other(error.to_string()))?;
+            cbor::to_vec(&Row { key: key.clone(), order }).map_err(|error| NodeError::other(error.to_string()))?;
         let at = format!("{ROWS}{feed}");
         self.context.blocking(move |store| Ok(store.kv_put(&at, &row)?)).await?;
         Ok(self.take_up(feed, keypair, order))
-    }
-
-    /// As [`bind`](Self::bind), with a key that this node does not keep: until it stops.
-    pub(crate) async fn bind_with(&self, feed: FeedName, key: Keypair) -> IpnsName {
-        let _one_at_a_time = self.binding.lock().await;
-        self.take_up(feed, Arc::new(key), self.next_order())
     }
 
     /// Moves the name of a feed no longer; what was put stands until it expires. Gives whether it had one.

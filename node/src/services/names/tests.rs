@@ -3,14 +3,13 @@
 use std::{path::Path, time::Duration};
 
 use dagmesh_core::limits::MAX_RECORD_NAME_BYTES;
-use libp2p::identity::Keypair;
 
 use super::*;
 use crate::{
     Api, ErrorKind, Node,
     api::ProgressSink,
     config::Profile,
-    types::{AnnounceRequest, Content, DagPutRequest, DataFormat, PublishRequest, Published},
+    types::{AnnounceRequest, Content, DagPutRequest, DataFormat, KeyName, KeyRequest, PublishRequest, Published},
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -28,8 +27,12 @@ async fn publish(node: &Node, feed: &str, text: &str, name: Option<&str>) -> Pub
     };
     let cid = node.dag_put(put).await.expect("stores").cid;
     let feed = FeedName::new(feed).expect("a name");
-    let request = PublishRequest { feed, name: name.map(String::from), ..PublishRequest::new(Content::Cid(cid)) };
+    let request = PublishRequest { feed, name: name.map(key_name), ..PublishRequest::new(Content::Cid(cid)) };
     node.publish(request, ProgressSink::none()).await.expect("publishes")
+}
+
+fn key_name(name: &str) -> KeyName {
+    KeyName::new(name).expect("a name of a key")
 }
 
 fn own(node: &Node) -> IpnsName {
@@ -113,7 +116,7 @@ async fn a_binding_outlives_a_restart_until_it_is_ended_and_a_name_shows_the_fee
     let feed = FeedName::new("other").expect("a name");
     let announce = |cid, name: Option<&str>, no_name| AnnounceRequest {
         feed: feed.clone(),
-        name: name.map(String::from),
+        name: name.map(key_name),
         no_name,
         ..AnnounceRequest::new(cid)
     };
@@ -129,7 +132,7 @@ async fn a_binding_outlives_a_restart_until_it_is_ended_and_a_name_shows_the_fee
         "what was put stands"
     );
 
-    let unknown = node.announce(announce(unmoved.head, Some("no such key"), false)).await.expect_err("no key");
+    let unknown = node.announce(announce(unmoved.head, Some("no-such-key"), false)).await.expect_err("no key");
     assert_eq!(unknown.kind, ErrorKind::NotFound, "{unknown}");
     let both = node.announce(announce(unmoved.head, Some("self"), true)).await.expect_err("contradict");
     assert_eq!(both.kind, ErrorKind::Usage, "{both}");
@@ -143,9 +146,10 @@ async fn a_binding_outlives_a_restart_until_it_is_ended_and_a_name_shows_the_fee
 async fn another_key_may_name_a_feed_whose_publisher_signs_its_heads() {
     let home = tempfile::tempdir().expect("a dir");
     let node = start(home.path()).await;
-    let key = Keypair::generate_ed25519();
-    let published = publish(&node, "main", "1", None).await;
-    let name: IpnsName = node.records().name_feed_as(key, FeedName::default()).await.parse().expect("a name");
+    let key = node.key_gen(KeyRequest { name: key_name("other") }).await.expect("makes a key");
+    let name: IpnsName = key.ipns.parse().expect("a name");
+    let published = publish(&node, "main", "1", Some("other")).await;
+    assert_eq!(published.name, Some(key.ipns));
     until("name", || path(&node, &name) == Some(format!("/ipfs/{}", published.head))).await;
     let (head, _) = head_under(&node, &name, "main").expect("is put");
     assert_eq!((head.publisher(), *head.head()), (node.peer_id(), published.head));

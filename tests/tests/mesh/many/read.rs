@@ -28,7 +28,7 @@ async fn a_record_is_read_by_all_outlives_its_holders_and_its_owner_and_is_gone_
     // All those stop to which it was put.
     let stopped = nodes.extract_if(.., |node| second.holders.contains(&node.peer_id())).collect::<Vec<_>>();
     assert_eq!(stopped.len(), holders);
-    stop(stopped).await;
+    stop_all(&stopped).await;
     let reading = Instant::now();
     assert_all_read(&read(&nodes, &public).await, b"two");
     println!("all left read after {:?}", begun.elapsed());
@@ -37,7 +37,7 @@ async fn a_record_is_read_by_all_outlives_its_holders_and_its_owner_and_is_gone_
     let lifetime = reading.elapsed() * 4 + Duration::from_secs(2);
     let third = owner.records().put(RecordPut { lifetime, ..record("three") }).await.expect("is put");
     let newer = held(&owner, &first.key).expect("is kept");
-    stop(vec![owner]).await;
+    stop_all(&[owner]).await;
     assert_all_read(&read(&nodes, &public).await, b"three");
     println!("all left read without the owner after {:?}; {lifetime:?}", begun.elapsed());
 
@@ -58,7 +58,7 @@ async fn a_record_is_read_by_all_outlives_its_holders_and_its_owner_and_is_gone_
     assert!(first.sequence < third.sequence && old.expires_ms > newer.expires_ms);
     let hostile = Stranger::start().await;
     for node in &nodes {
-        let answer = hostile.put(node, &old.key, &old.bytes).await.expect("answers");
+        let answer = hostile.put(&node.tcp_addr().await, &old.key, &old.bytes).await.expect("answers");
         assert!(is_superseded(&answer), "{answer:?}");
     }
     for found in read(&nodes, &public).await {
