@@ -31,6 +31,11 @@ fn by_name(name: &str) -> FollowRequest {
     FollowRequest::new(format!("/ipns/{name}").parse().expect("a name"))
 }
 
+/// For one that goes: at a closed port of TCP it is seen at once that nobody is there.
+fn tcp() -> PeerOptions {
+    PeerOptions { tcp_only: true, ..PeerOptions::default() }
+}
+
 /// A node that knows `hub`, and is in its DHT.
 async fn joined(hub: &Peer, options: PeerOptions) -> Peer {
     let peer = Peer::with(options).await;
@@ -146,7 +151,7 @@ async fn a_name_that_moves_is_heard_over_gossip_though_nobody_announces_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_is_asked_again_after_a_restart_over_the_dht_alone() {
     let hub = Peer::start().await;
-    let off = || PeerOptions { no_pubsub: true, ..PeerOptions::default() };
+    let off = || PeerOptions { no_pubsub: true, ..tcp() };
     let publisher = joined(&hub, off()).await;
     let follower = joined(&hub, off()).await;
     let first = publish(&publisher, "1", true).await;
@@ -169,7 +174,7 @@ async fn a_name_is_asked_again_after_a_restart_over_the_dht_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_follows_by_peer_id_finds_the_head_in_the_dht_when_the_publisher_is_gone_and_nobody_announced_it() {
     let hub = Peer::start().await;
-    let publisher = joined(&hub, PeerOptions::default()).await;
+    let publisher = joined(&hub, tcp()).await;
     let head = publish(&publisher, "1", true).await.head;
     stands(&hub, &key_of(publisher.peer_id()), head, false).await;
     publisher.shutdown().await.expect("stops");
@@ -211,7 +216,7 @@ async fn the_owner_of_a_name_gives_it_to_another_publisher() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ipns_record_alone_leads_to_the_head_that_those_who_hold_it_prove() {
     let hub = Peer::start().await;
-    let publisher = joined(&hub, PeerOptions::default()).await;
+    let publisher = joined(&hub, tcp()).await;
     let mirror = joined(&hub, PeerOptions::default()).await;
     let head = publish(&publisher, "1", false).await.head;
     mirror.follow_wait(FollowRequest::new(publisher.target().await)).await;

@@ -23,7 +23,9 @@ use std::{
 
 use dagmesh_announce::Rates;
 use dagmesh_core::limits::{self, MAX_NAME_FETCHES, MAX_NAME_TOPICS};
-use dagmesh_records::{FetchAnswer, IpnsName, Namespace, RecordError, Source, Stored, Verified, net::fetch, verify};
+use dagmesh_records::{
+    FetchAnswer, IpnsName, Namespace, Order, RecordError, Source, Stored, Verified, net::fetch, verify,
+};
 use libp2p::{PeerId, gossipsub::MessageAcceptance};
 use parking_lot::Mutex;
 use tokio::sync::{
@@ -81,6 +83,8 @@ struct Topic {
     /// Who is being asked for the newest record.
     asking: BTreeSet<PeerId>,
     sought: find::Sought,
+    /// Of which record was told last.
+    told: Option<Order>,
     stop: CancellationToken,
 }
 
@@ -189,7 +193,7 @@ impl PubSub {
         IpnsName::from_key(key).is_ok_and(|name| self.inner.topics.lock().of.contains_key(&name))
     }
 
-    /// The names of which gossip brings a newer record, from now on.
+    /// The names of which gossip brings a newer record, or one that the DHT brought a moment before, from now on.
     pub(crate) fn news(&self) -> broadcast::Receiver<IpnsName> {
         self.inner.news.subscribe()
     }
@@ -236,6 +240,7 @@ impl PubSub {
             peers: BTreeSet::new(),
             asking: BTreeSet::new(),
             sought: find::Sought::default(),
+            told: None,
             stop: stop.clone(),
         };
         let listening = Listening { _user: Arc::clone(&topic.users) };
@@ -278,6 +283,10 @@ impl PubSub {
         let book = &self.inner.book;
         // Everybody says it again from time to time.
         let said = book.get(key).is_some_and(|held| held.bytes() == data);
+        if said {
+            // The DHT may have brought it a moment before.
+            self.tell(name);
+        }
         if said || book.is_banned(&author) || !self.inner.rates.lock().take(Instant::now(), neighbour) {
             return MessageAcceptance::Ignore;
         }
@@ -321,8 +330,7 @@ impl PubSub {
         match fetch::ask(&mut self.inner.context.swarm.streams(), peer, &key).await {
             // Whoever answers has checked it: who asks gets nothing that is not valid.
             Ok(FetchAnswer::Found(record)) => match self.inner.book.put_of_peer(peer, &key, &record) {
-                Ok(Stored::First | Stored::Newer) => self.tell(name),
-                Ok(Stored::Same) => {}
+                Ok(Stored::First | Stored::Newer | Stored::Same) => self.tell(name),
                 Err(error) => tracing::debug!(%peer, %name, %error, "what a peer has of a name is not taken"),
             },
             Ok(FetchAnswer::NotFound | FetchAnswer::Error) => {}
@@ -330,8 +338,15 @@ impl PubSub {
         }
     }
 
-    /// Nobody listening is fine.
+    /// Tells of what is held of a name, once. Nobody listening is fine.
     fn tell(&self, name: &IpnsName) {
+        let Some(held) = self.inner.book.get(&name.key()).map(|held| held.order()) else { return };
+        let mut topics = self.inner.topics.lock();
+        let Some(topic) = topics.of.get_mut(name).filter(|topic| topic.told.is_none_or(|told| told < held)) else {
+            return;
+        };
+        topic.told = Some(held);
+        drop(topics);
         let _nobody_listens = self.inner.news.send(*name);
     }
 
