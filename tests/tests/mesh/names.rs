@@ -10,8 +10,8 @@ use dagmesh::{
     store::Store,
     ticket::Target,
     types::{
-        ConnectRequest, Content, Follow, FollowRequest, NamePublish, PublishRequest, Published, RecordPut,
-        UnfollowRequest,
+        AnnounceRequest, ConnectRequest, Content, Follow, FollowRequest, KeyImportRequest, KeyName, NamePublish,
+        PrivateKey, PublishRequest, Published, RecordPut, UnfollowRequest,
     },
 };
 use dagmesh_tests::{assert_same_folder, edit_files, make_folder, wait_for, wait_for_some};
@@ -50,9 +50,18 @@ async fn join(peer: &Peer, hub: &Peer) {
 /// Publishes a text that nobody is told of, under a name of the node's own key where that is wanted.
 async fn publish(peer: &Peer, content: &str, named: bool) -> Published {
     let path = peer.write("published", content);
-    let name = named.then(|| "self".to_owned());
+    let name = named.then(KeyName::own);
     let request = PublishRequest { no_announce: true, name, ..PublishRequest::new(Content::Path(path)) };
     peer.publish(request, ProgressSink::none()).await.expect("publishes")
+}
+
+/// Gives the default feed the name of a key that is imported for it.
+async fn name_feed(peer: &Peer, head: Cid, key: &Keypair) -> String {
+    let name = KeyName::new("shared").expect("a name of a key");
+    let key = PrivateKey(key.to_protobuf_encoding().expect("encodes"));
+    peer.key_import(KeyImportRequest { name: name.clone(), key }).await.expect("imports");
+    let request = AnnounceRequest { name: Some(name), ..AnnounceRequest::new(head) };
+    peer.announce(request).await.expect("announces").name.expect("a name")
 }
 
 /// Waits until `holder` itself holds the head of a feed under a key, and the name that points there where it is to be `ipns`.
@@ -193,14 +202,14 @@ async fn the_owner_of_a_name_gives_it_to_another_publisher() {
     let follower = joined(&hub, PeerOptions::default()).await;
     let key = Keypair::generate_ed25519();
     let first = publish(&one, "of one", false).await;
-    let name = one.records().name_feed_as(key.clone(), FeedName::default()).await;
+    let name = name_feed(&one, first.head, &key).await;
     stands(&hub, &key.public(), first.head, false).await;
     let followed = follow(&follower, by_name(&name)).await;
     assert_eq!((followed.publisher, followed.name.as_deref()), (one.peer_id(), Some(name.as_str())));
     follower.in_sync_at(one.peer_id(), 1).await;
 
     let second = publish(&other, "of the other", false).await;
-    assert_eq!(other.records().name_feed_as(key.clone(), FeedName::default()).await, name);
+    assert_eq!(name_feed(&other, second.head, &key).await, name);
     stands(&hub, &key.public(), second.head, false).await;
     let standing = follower.in_sync_at(other.peer_id(), 1).await;
     assert_eq!((standing.latest, standing.name), (Some(second.head), Some(name.clone())));
