@@ -15,6 +15,8 @@ pub mod node;
 mod services;
 pub mod store;
 pub mod swarm;
+#[cfg(test)]
+mod testing;
 pub mod ticket;
 pub mod types;
 pub mod upkeep;

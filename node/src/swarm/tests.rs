@@ -10,13 +10,13 @@ use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 use super::*;
+use crate::testing::{until, within};
 
 mod autonat;
 mod gossip;
 mod records;
 mod routing;
 
-const DEADLINE: Duration = Duration::from_secs(20);
 const TOPIC: &str = "/dagmesh/heads/test";
 
 struct Node {
@@ -89,23 +89,6 @@ impl Node {
     async fn message(&mut self) -> GossipMessage {
         within("a gossip message", self.gossip.recv()).await.unwrap()
     }
-}
-
-async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, work).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"))
-}
-
-/// Waits for a state that no event tells of, by looking again and again.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    within(what, async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
 }
 
 async fn subscribed_pair() -> (Node, Node) {

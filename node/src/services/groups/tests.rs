@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
 };
 
 use dagmesh_chronosync::{Entry, Gossip, GroupHead, HeadBytes, HeadList, Payload, Summary, Update};
@@ -19,10 +18,10 @@ use super::*;
 use crate::{
     Api, Node,
     config::Profile,
+    testing::{until, within},
     types::{GcRequest, GroupEvent, GroupRequest},
 };
 
-const DEADLINE: Duration = Duration::from_secs(60);
 const GROUP: &str = "chess";
 
 async fn start(home: &Path) -> Node {
@@ -72,14 +71,14 @@ async fn watch(node: &Node, from: Option<u64>) -> GroupEventStream {
 
 /// The next event of a watch that `wanted` picks.
 async fn event<T>(events: &mut GroupEventStream, what: &str, mut wanted: impl FnMut(&GroupEvent) -> Option<T>) -> T {
-    let found = async {
+    within(what, async {
         loop {
             if let Some(found) = wanted(&events.next().await.expect("the watch goes on")) {
                 return found;
             }
         }
-    };
-    tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"))
+    })
+    .await
 }
 
 async fn next_entry(events: &mut GroupEventStream) -> GroupEntry {
@@ -88,19 +87,6 @@ async fn next_entry(events: &mut GroupEventStream) -> GroupEntry {
         _ => None,
     })
     .await
-}
-
-/// Waits for a state that no event tells of, by looking again and again.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let found = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"))
 }
 
 /// Waits until each of two members sees the other.

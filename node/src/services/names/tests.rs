@@ -1,6 +1,6 @@
 //! Names of own feeds, in a real node. What others read of them is in the tests across nodes.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use dagmesh_core::limits::MAX_RECORD_NAME_BYTES;
 
@@ -9,10 +9,9 @@ use crate::{
     Api, ErrorKind, Node,
     api::ProgressSink,
     config::Profile,
+    testing::until,
     types::{AnnounceRequest, Content, DagPutRequest, DataFormat, KeyName, KeyRequest, PublishRequest, Published},
 };
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 async fn start(home: &Path) -> Node {
     Node::builder().home(home).profile(Profile::Test).start().await.expect("starts")
@@ -54,15 +53,6 @@ fn path(node: &Node, name: &IpnsName) -> Option<String> {
     node.record_service().held_value(&name.key(), 0).map(|value| String::from_utf8(value).expect("a path"))
 }
 
-async fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let reached = async {
-        while !is() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, reached).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"));
-}
-
 #[tokio::test]
 async fn many_publications_make_one_put_at_a_time_and_the_newest_stands_in_the_end() {
     const MANY: u64 = 100;
@@ -71,7 +61,7 @@ async fn many_publications_make_one_put_at_a_time_and_the_newest_stands_in_the_e
     let name = own(&node);
     let named = publish(&node, "main", "first", Some("self")).await;
     assert_eq!(named.name, Some(name.to_string()));
-    until("name", || path(&node, &name) == Some(format!("/ipfs/{}", named.head))).await;
+    until("name", async || (path(&node, &name) == Some(format!("/ipfs/{}", named.head))).then_some(())).await;
     let (_, before) = head_under(&node, &name, "main").expect("is put");
     // No put ends meanwhile.
     let places = node.names().hold_places().await;
@@ -82,7 +72,7 @@ async fn many_publications_make_one_put_at_a_time_and_the_newest_stands_in_the_e
     drop(places);
     let last = last.expect("published");
     assert_eq!(last.name, Some(name.to_string()), "it is bound for good");
-    until("newest head", || path(&node, &name) == Some(format!("/ipfs/{}", last.head))).await;
+    until("newest head", async || (path(&node, &name) == Some(format!("/ipfs/{}", last.head))).then_some(())).await;
     let (head, sequence) = head_under(&node, &name, "main").expect("is put");
     assert_eq!((*head.head(), head.seq(), head.publisher()), (last.head, MANY + 1, node.peer_id()));
     assert!(sequence - before <= 2, "{} puts of {MANY} publications", sequence - before);
@@ -95,11 +85,11 @@ async fn a_binding_outlives_a_restart_until_it_is_ended_and_a_name_shows_the_fee
     let node = start(home.path()).await;
     let name = own(&node);
     let one = publish(&node, "one", "1", Some("self")).await;
-    until("name", || path(&node, &name) == Some(format!("/ipfs/{}", one.head))).await;
+    until("name", async || (path(&node, &name) == Some(format!("/ipfs/{}", one.head))).then_some(())).await;
     let other = publish(&node, "other", "2", Some("self")).await;
-    until("name", || path(&node, &name) == Some(format!("/ipfs/{}", other.head))).await;
+    until("name", async || (path(&node, &name) == Some(format!("/ipfs/{}", other.head))).then_some(())).await;
     let one = publish(&node, "one", "3", None).await;
-    until("head of its own", || head_under(&node, &name, "one").is_some_and(|(head, _)| *head.head() == one.head))
+    until("head of its own", async || head_under(&node, &name, "one").filter(|(head, _)| *head.head() == one.head))
         .await;
     assert_eq!(path(&node, &name), Some(format!("/ipfs/{}", other.head)), "the feed bound last");
     let unnamed = publish(&node, "unnamed", "4", None).await;
@@ -110,7 +100,7 @@ async fn a_binding_outlives_a_restart_until_it_is_ended_and_a_name_shows_the_fee
     let node = start(home.path()).await;
     let other = publish(&node, "other", "5", None).await;
     assert_eq!(other.name, Some(name.to_string()));
-    until("name", || path(&node, &name) == Some(format!("/ipfs/{}", other.head))).await;
+    until("name", async || (path(&node, &name) == Some(format!("/ipfs/{}", other.head))).then_some(())).await;
     assert!(head_under(&node, &name, "unnamed").is_none());
 
     let feed = FeedName::new("other").expect("a name");
@@ -125,7 +115,10 @@ async fn a_binding_outlives_a_restart_until_it_is_ended_and_a_name_shows_the_fee
     let unmoved = publish(&node, "other", "6", None).await;
     assert_eq!(unmoved.name, None);
     let one = publish(&node, "one", "7", None).await;
-    until("name of the feed that is left", || path(&node, &name) == Some(format!("/ipfs/{}", one.head))).await;
+    until("name of the feed that is left", async || {
+        (path(&node, &name) == Some(format!("/ipfs/{}", one.head))).then_some(())
+    })
+    .await;
     assert_eq!(
         head_under(&node, &name, "other").map(|(head, _)| *head.head()),
         Some(other.head),
@@ -138,7 +131,7 @@ async fn a_binding_outlives_a_restart_until_it_is_ended_and_a_name_shows_the_fee
     assert_eq!(both.kind, ErrorKind::Usage, "{both}");
     let again = node.announce(announce(unmoved.head, Some("self"), false)).await.expect("announces");
     assert_eq!(again.name, Some(name.to_string()));
-    until("name", || path(&node, &name) == Some(format!("/ipfs/{}", unmoved.head))).await;
+    until("name", async || (path(&node, &name) == Some(format!("/ipfs/{}", unmoved.head))).then_some(())).await;
     node.shutdown().await.expect("stops");
 }
 
@@ -150,7 +143,7 @@ async fn another_key_may_name_a_feed_whose_publisher_signs_its_heads() {
     let name: IpnsName = key.ipns.parse().expect("a name");
     let published = publish(&node, "main", "1", Some("other")).await;
     assert_eq!(published.name, Some(key.ipns));
-    until("name", || path(&node, &name) == Some(format!("/ipfs/{}", published.head))).await;
+    until("name", async || (path(&node, &name) == Some(format!("/ipfs/{}", published.head))).then_some(())).await;
     let (head, _) = head_under(&node, &name, "main").expect("is put");
     assert_eq!((head.publisher(), *head.head()), (node.peer_id(), published.head));
     node.shutdown().await.expect("stops");

@@ -12,9 +12,8 @@ use crate::{
     Api, Node,
     config::Profile,
     swarm::{self, AcceptAll, RunningSwarm, SwarmConfig},
+    testing::until,
 };
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 async fn start(home: &Path, hub: Option<&Node>) -> Node {
     let mut builder = Node::builder().home(home).profile(Profile::Test);
@@ -37,19 +36,6 @@ fn public_key(node: &Node) -> PublicKey {
 
 fn home() -> tempfile::TempDir {
     tempfile::tempdir().expect("a dir")
-}
-
-/// Looks again and again: no event tells who is in a routing table.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let found = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"))
 }
 
 /// Puts until so many hold it: the DHT takes a moment to know all nodes. Gives what came of the last one.

@@ -7,7 +7,7 @@ use dagmesh_records::{GetResult, IpnsName, IpnsRecord, Order};
 use futures::{FutureExt, Stream, future::BoxFuture, stream};
 use tokio::sync::watch::Receiver;
 
-use super::Records;
+use super::{Records, pubsub::Listening};
 use crate::{error::NodeError, types::NameResolved};
 
 impl Records {
@@ -23,6 +23,7 @@ impl Records {
             news,
             newest: None,
             asking: None,
+            _listening: None,
             ask_at: Instant::now(),
             retry: RETRY,
         };
@@ -38,12 +39,15 @@ struct Watch {
     name: IpnsName,
     news: Receiver<()>,
     newest: Option<Order>,
-    asking: Option<BoxFuture<'static, Found>>,
+    asking: Option<BoxFuture<'static, Asked>>,
+    /// Its topic stays subscribed to.
+    _listening: Option<Listening>,
     ask_at: Instant,
     retry: Duration,
 }
 
 type Found = Result<(IpnsRecord, GetResult), NodeError>;
+type Asked = (Option<Listening>, Found);
 
 impl Watch {
     async fn next(&mut self) -> Option<NameResolved> {
@@ -58,10 +62,15 @@ impl Watch {
                 changed = self.news.changed() => changed.ok()?,
                 () = tokio::time::sleep_until(self.ask_at.into()), if self.asking.is_none() => {
                     let (records, name) = (self.records.clone(), self.name);
-                    self.asking = Some(async move { records.find(&name, RECORD_QUORUM).await }.boxed());
+                    let asking = async move {
+                        let listening = records.listen(name).await;
+                        (listening, records.find(&name, RECORD_QUORUM).await)
+                    };
+                    self.asking = Some(asking.boxed());
                 }
-                found = answer(&mut self.asking) => {
+                (listening, found) = answer(&mut self.asking) => {
                     self.asking = None;
+                    self._listening = listening;
                     if let Some(resolved) = self.found(found) {
                         return Some(resolved);
                     }
@@ -106,7 +115,7 @@ impl Watch {
 }
 
 /// What the DHT says; never, where it is not asked.
-async fn answer(asking: &mut Option<BoxFuture<'static, Found>>) -> Found {
+async fn answer(asking: &mut Option<BoxFuture<'static, Asked>>) -> Asked {
     match asking {
         Some(asking) => asking.await,
         None => std::future::pending().await,

@@ -31,7 +31,7 @@ impl Plain {
             let peer = key.public().to_peer_id();
             let mut kad = kad::Config::new(StreamProtocol::new("/dagmesh/test/kad/1.0.0"));
             // A refusal is answered, and does not show as a time-out.
-            kad.set_substreams_timeout(2 * DEADLINE);
+            kad.set_substreams_timeout(Duration::from_secs(120));
             PlainBehaviour {
                 identify: identify::Behaviour::new(identify::Config::new("/test".to_owned(), key.public())),
                 kad: kad::Behaviour::with_config(peer, MemoryStore::new(peer), kad),

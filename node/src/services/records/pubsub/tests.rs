@@ -10,10 +10,9 @@ use crate::{
     Api, Node,
     config::{Config, Profile, RecordsConfig},
     swarm::{self, AcceptAll, RunningSwarm, SwarmConfig},
+    testing::{until, within},
     types::{ConnectRequest, NamePublish},
 };
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 fn home() -> tempfile::TempDir {
     tempfile::tempdir().expect("a dir")
@@ -36,19 +35,6 @@ async fn start_with(home: &Path, to: Option<&Node>, pubsub: bool) -> Node {
 async fn tcp(node: &Node) -> libp2p::Multiaddr {
     let addrs = node.addrs().await.expect("addresses");
     addrs.into_iter().find(|addr| addr.to_string().contains("/tcp/")).expect("one of TCP")
-}
-
-/// Looks again and again: no event tells of it.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let found = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"))
 }
 
 fn pubsub(node: &Node) -> &PubSub {
@@ -133,7 +119,7 @@ async fn who_resolves_a_name_hears_of_its_changes_at_once_and_keeps_them() {
             assert_eq!(news.recv().await.expect("is told"), name);
         }
     };
-    tokio::time::timeout(DEADLINE, told).await.expect("in time");
+    within("news", told).await;
     // It is on the disk, and the owner may be gone.
     until("row", async || {
         let rows = reader.context().store.kept_records().expect("reads").rows;

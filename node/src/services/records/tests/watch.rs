@@ -3,6 +3,7 @@
 use futures::{Stream, StreamExt};
 
 use super::*;
+use crate::testing::within;
 
 /// Points the name of a node until so many hold it.
 async fn point(node: &Node, value: &str, holders: usize) -> RecordPutDone {
@@ -27,10 +28,6 @@ async fn reaches(watch: &mut (impl Stream<Item = NameResolved> + Unpin), sequenc
         }
     };
     within("record that is watched for", reaching).await
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"))
 }
 
 #[tokio::test]
