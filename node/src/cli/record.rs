@@ -26,7 +26,7 @@ pub(crate) enum Command {
     ///
     /// It is put again from time to time while it is valid and this node runs, after a restart too.
     Put {
-        /// Under which name: 1 to 128 bytes.
+        /// Under which name: 1 to 136 bytes.
         name: String,
         /// What: at most 8 KiB. @FILE reads a file, @- standard input; a text that begins with @ is written @@...
         #[arg(value_name = "VALUE|@FILE", allow_hyphen_values = true)]

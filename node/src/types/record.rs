@@ -24,7 +24,7 @@ pub struct RecordPutRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordPut {
-    /// Under which of the owner's names: 1 to 128 bytes, no control characters.
+    /// Under which of the owner's names: 1 to 136 bytes, no control characters.
     pub name: String,
     /// What: at most 8 KiB.
     #[serde(with = "text::base64")]

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use dagmesh_core::limits;
 use dagmesh_tests::{
     Daemon,
     record::{self, NameWatch},
@@ -178,13 +179,13 @@ async fn a_daemon_alone_keeps_what_it_puts_and_says_that_nobody_holds_it() {
 #[tokio::test]
 async fn wrong_records_names_and_keys_are_refused_with_the_reason_and_nothing_is_signed() {
     let daemon = daemon(&[]).await;
-    let long_name = "n".repeat(129);
+    let long_name = "n".repeat(limits::MAX_RECORD_NAME_BYTES + 1);
     let long_meta = format!("k={}", "v".repeat(257));
     let much: Vec<String> = (0..17).map(|at| format!("--meta={at}=v")).collect();
     let much: Vec<&str> = ["record", "put", "n", "v"].into_iter().chain(much.iter().map(String::as_str)).collect();
     for (args, code, words) in [
         (&["record", "put", "", "v"][..], 2, &["usage", "name"][..]),
-        (&["record", "put", &long_name, "v"], 2, &["129 bytes", "128"]),
+        (&["record", "put", &long_name, "v"], 2, &["137 bytes", "136"]),
         (&["record", "put", "a\nb", "v"], 2, &["control characters"]),
         (&["record", "put", "n", "v", "--meta", &long_meta], 2, &["257 bytes", "256"]),
         (&much, 2, &["metadata"]),

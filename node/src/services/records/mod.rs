@@ -92,7 +92,7 @@ impl Records {
             let draft = dagmesh_records::Draft { name, value, sequence, timestamp_ms, expires_ms, meta };
             Record::sign(&key, draft).map(|record| Verified::from(&record))
         };
-        self.put_own(&at, 0, replicas, sign).await
+        self.put_own(&at, replicas, |held| number_after(held, 0), sign).await
     }
 
     /// The newest record.
@@ -132,7 +132,12 @@ impl Records {
             let draft = IpnsDraft { value: value.clone().into_bytes(), sequence, validity, ttl_ns };
             IpnsRecord::sign(&key, draft).map(|record| Verified::from(&record))
         };
-        self.put_own(&at, known, replicas, sign).await
+        let first = |held: Option<&Verified>| match held {
+            // What points there already is made valid for longer: its number grows with the value alone.
+            Some(held) if value_of(held).is_some_and(|held| held == value.as_bytes()) => held.order().sequence,
+            _ => number_after(held, known),
+        };
+        self.put_own(&at, replicas, first, sign).await
     }
 
     /// Where an IPNS name points.
@@ -152,12 +157,12 @@ impl Records {
         Ok((found, result))
     }
 
-    /// Signs with the next number, over the one that is `known`, makes it durable, and puts it.
+    /// Signs with the `first` number that fits after what is held, makes it durable, and puts it.
     async fn put_own(
         &self,
         key: &[u8],
-        known: u64,
         replicas: usize,
+        first: impl Fn(Option<&Verified>) -> u64,
         sign: impl Fn(u64) -> Result<Verified, RecordError>,
     ) -> Result<RecordPutDone, NodeError> {
         // Before a number is spent on it.
@@ -167,7 +172,7 @@ impl Records {
         }
         let mut last = None;
         for _ in 0..=RESIGNS {
-            let record = self.sign_next(key, known, &sign).await?;
+            let record = self.sign_next(key, &first, &sign).await?;
             self.pubsub.iter().for_each(|pubsub| pubsub.announce(&record));
             let result = self.replicate(record.clone(), replicas).await?;
             match result.end {
@@ -189,12 +194,11 @@ impl Records {
     async fn sign_next(
         &self,
         key: &[u8],
-        known: u64,
+        first: impl Fn(Option<&Verified>) -> u64,
         sign: impl Fn(u64) -> Result<Verified, RecordError>,
     ) -> Result<Verified, NodeError> {
         let _one_at_a_time = self.signing.lock().await;
-        let held = self.book.get(key).map_or(0, |held| held.order().sequence);
-        let mut sequence = held.max(known).saturating_add(1);
+        let mut sequence = first(self.book.get(key).as_ref());
         loop {
             let record = sign(sequence).map_err(usage)?;
             match self.book.put(Source::Own, record.clone()) {
@@ -296,6 +300,17 @@ fn usage(error: RecordError) -> NodeError {
 fn not_found(what: String, result: &GetResult) -> NodeError {
     let GetResult { asked, absent, invalid, .. } = result;
     NodeError::not_found(format!("no {what}: {asked} nodes were asked, {absent} had none, {invalid} none that holds"))
+}
+
+/// The number after the one that is held and the one that is `known`.
+fn number_after(held: Option<&Verified>, known: u64) -> u64 {
+    held.map_or(known, |held| held.order().sequence.max(known)).saturating_add(1)
+}
+
+/// Where an IPNS record points.
+fn value_of(record: &Verified) -> Option<Vec<u8>> {
+    let name = IpnsName::from_key(record.key()).ok()?;
+    Some(IpnsRecord::decode(&name, record.bytes()).ok()?.draft().value.clone())
 }
 
 fn check_lifetime(what: &str, lifetime: Duration, max: Duration) -> Result<(), NodeError> {

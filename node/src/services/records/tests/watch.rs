@@ -44,13 +44,12 @@ async fn a_watch_tells_what_is_known_then_what_is_brought_and_nothing_that_is_no
     assert_eq!((told.value.as_str(), told.sequence, told.name.as_str()), ("/ipfs/one", first.sequence, name.as_str()));
     assert_eq!(told.answers.asked, 0, "it was brought, not asked for");
 
-    // One that comes later is told by the DHT, and one that is late is told of the newest alone.
+    // One that comes later is told what the others have, over gossip or by the DHT.
     let late = start(homes[2].path(), Some(&owner)).await;
     let elsewhere = late.records();
     let mut asked = Box::pin(elsewhere.watch_name(&format!("/ipns/{name}")).expect("a name"));
     let told = reaches(&mut asked, first.sequence).await;
     assert_eq!((told.value.as_str(), told.sequence), ("/ipfs/one", first.sequence));
-    assert!(told.answers.holders >= 1, "{:?}", told.answers);
     let second = point(&owner, "/ipfs/two", 2).await;
     for watch in [&mut watch, &mut asked] {
         let told = reaches(watch, second.sequence).await;
