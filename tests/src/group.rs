@@ -142,6 +142,31 @@ impl GroupWatch {
         self.entries()
     }
 
+    /// The same of a watch of this daemon's group.
+    ///
+    /// # Panics
+    /// When it does not, with what the log, the state and a second watch say.
+    pub async fn told_by(&self, daemon: &Daemon, name: &str, count: usize) -> Vec<GroupEntry> {
+        if let Ok(told) = tokio::time::timeout(SOON / 2, self.told(count)).await {
+            return told;
+        }
+        let numbers = |entries: Vec<GroupEntry>| {
+            let number = |entry: &GroupEntry| (entry.index, entry.producer, entry.session, entry.seq, entry.recovery);
+            entries.iter().map(number).collect::<Vec<_>>()
+        };
+        let second = Self::from(daemon, name, 0).await;
+        let again = tokio::time::timeout(SOON / 6, second.told(count)).await.is_ok();
+        panic!(
+            "of {count} a watch has told {:?}, gaps {:?}, whole log {:?}, {:?}, {:?}, a second watch ({again}) {:?}",
+            numbers(self.entries()),
+            self.all("gap"),
+            numbers(log(daemon, name).await),
+            state(daemon, name).await,
+            info(daemon, name).await,
+            numbers(second.entries()),
+        );
+    }
+
     /// Waits for an event that `fits`.
     pub async fn wait(&self, what: &str, mut fits: impl FnMut(&GroupEvent) -> bool) -> GroupEvent {
         read(self.0.wait(what, |event| serde_json::from_value(event.clone()).is_ok_and(|event| fits(&event))).await)

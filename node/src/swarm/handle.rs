@@ -21,6 +21,7 @@ use super::record_book::RecordBook;
 
 const CALL: Duration = Duration::from_secs(limits::CALL_TIMEOUT_SECS);
 const DIAL: Duration = Duration::from_secs(limits::DIAL_TIMEOUT_SECS);
+const IDENTIFY: Duration = Duration::from_secs(limits::IDENTIFY_WAIT_SECS);
 const QUERY: Duration = Duration::from_secs(limits::QUERY_TIMEOUT_SECS + 5);
 /// A refused PUT is told after libp2p-kad's own time-out of 10 s.
 const PUT: Duration = Duration::from_secs(limits::CALL_TIMEOUT_SECS + 5);
@@ -134,13 +135,21 @@ impl SwarmHandle {
 
     // ---- Peers ----
 
-    /// Connects to an address. Where it names a peer that is connected, returns at once.
+    /// Connects to an address, and waits until the peer there has said by identify what it speaks, so that what is asked
+    /// next can be asked of it; at most [`limits::IDENTIFY_WAIT_SECS`], and a silent peer counts as connected. Where the
+    /// address names a peer that is connected, no dial is made.
     ///
     /// # Errors
     /// [`SwarmError::Unreachable`] with how each resolved address failed; [`SwarmError::OwnAddress`];
     /// [`SwarmError::Denied`]. Dropped, a dial under way may still succeed.
     pub async fn connect(&self, addr: Multiaddr) -> Result<PeerId, SwarmError> {
-        self.try_call("connecting", DIAL, |reply| Command::Dial { target: Target::Addr(addr), reply }).await
+        let events = self.events();
+        let target = Target::Addr(addr);
+        let peer = self.try_call("connecting", DIAL, |reply| Command::Dial { target, reply }).await?;
+        if timeout(IDENTIFY, self.identified(peer, events)).await.is_err() {
+            tracing::debug!(%peer, "connected, and not identified yet");
+        }
+        Ok(peer)
     }
 
     /// Connects to a peer at its known addresses, and where these fail, at those that the DHT names.
@@ -358,6 +367,22 @@ impl SwarmHandle {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled() || *self.done.borrow()
+    }
+
+    /// Returns when a peer has said what it speaks, or is connected no longer. `events` are older than the connection.
+    async fn identified(&self, peer: PeerId, mut events: broadcast::Receiver<MeshEvent>) {
+        use broadcast::error::RecvError;
+        while let Ok(None) = self.speaks(peer, libp2p::identify::PROTOCOL_NAME).await {
+            loop {
+                match events.recv().await {
+                    Ok(MeshEvent::PeerIdentified { peer: it, .. }) if it == peer => return,
+                    Ok(MeshEvent::PeerDisconnected { peer: it, .. }) if it == peer => return,
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => break,
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }
     }
 
     async fn dial_at(&self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<(), SwarmError> {

@@ -432,6 +432,9 @@ pub const REDIAL_MAX_MS: u64 = 60_000;
 pub const REDIAL_PEERS: usize = 8;
 /// How long one dial may take, with the search for addresses, in seconds.
 pub const DIAL_TIMEOUT_SECS: u64 = 30;
+/// How long a connection that somebody asked for waits for the peer's identify, in seconds: three round trips over the
+/// slowest of links.
+pub const IDENTIFY_WAIT_SECS: u64 = 5;
 /// How long one Kademlia query may take, in seconds.
 pub const QUERY_TIMEOUT_SECS: u64 = 60;
 /// How long an unused connection stays open, in seconds.

@@ -53,6 +53,8 @@ pub(crate) struct Groups {
     members: Arc<Mutex<BTreeMap<GroupId, Arc<Member>>>>,
     /// One group at a time is joined or left.
     changing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while groups are told who is there: a list of peers and what came after it are never told in the wrong order.
+    telling: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Groups {
@@ -69,6 +71,7 @@ impl Groups {
             },
             members: Arc::default(),
             changing: Arc::default(),
+            telling: Arc::default(),
         };
         let incoming = context.swarm.streams().accept(net::PROTOCOL);
         let incoming = incoming.map_err(|error| NodeError::other(format!("a protocol is served twice: {error}")))?;
@@ -276,6 +279,7 @@ impl Groups {
 
     /// Tells each group who of it is connected.
     async fn look_around(&self) -> Result<(), NodeError> {
+        let _in_order = self.telling.lock().await;
         let connected = self.context.swarm.peers().await?;
         let members: Vec<_> = self.members.lock().values().cloned().collect();
         for member in members {
@@ -300,20 +304,25 @@ impl Groups {
         let of = |topic: &str| self.members.lock().values().find(|member| member.topic() == topic).cloned();
         loop {
             match events.recv().await {
-                Ok(MeshEvent::TopicJoined { peer, topic }) => {
-                    of(&topic).into_iter().for_each(|member| member.joined(peer));
+                Ok(event) => {
+                    let _in_order = self.telling.lock().await;
+                    match event {
+                        MeshEvent::TopicJoined { peer, topic } => {
+                            of(&topic).into_iter().for_each(|member| member.joined(peer));
+                        }
+                        MeshEvent::TopicLeft { peer, topic } => {
+                            of(&topic).into_iter().for_each(|member| member.left(peer));
+                        }
+                        MeshEvent::PeerDisconnected { peer, .. } => {
+                            self.with(&peer).iter().for_each(|member| member.left(peer));
+                        }
+                        // Only now it is known where it can be dialled.
+                        MeshEvent::PeerIdentified { peer, .. } => {
+                            self.with(&peer).iter().for_each(|member| member.met.notify_one());
+                        }
+                        _ => {}
+                    }
                 }
-                Ok(MeshEvent::TopicLeft { peer, topic }) => {
-                    of(&topic).into_iter().for_each(|member| member.left(peer));
-                }
-                Ok(MeshEvent::PeerDisconnected { peer, .. }) => {
-                    self.with(&peer).iter().for_each(|member| member.left(peer));
-                }
-                // Only now it is known where it can be dialled.
-                Ok(MeshEvent::PeerIdentified { peer, .. }) => {
-                    self.with(&peer).iter().for_each(|member| member.met.notify_one());
-                }
-                Ok(_) => {}
                 Err(RecvError::Lagged(_)) => {
                     if let Err(error) = self.look_around().await {
                         tracing::debug!(%error, "who is in which group is not known");

@@ -67,7 +67,9 @@ async fn the_largest_records_are_taken_and_one_byte_more_is_refused() {
     assert_eq!(line.get(&key).await.flatten().as_deref(), Some(bytes.as_slice()));
 
     // Of IPNS the whole record has a bound; each byte of its value stands in it twice.
-    let ipns = |writer: &Writer, len| writer.ipns(1, &vec![b'x'; len], unix_ms());
+    // At one time for all: how long a validity is, its last digits say.
+    let now_ms = unix_ms();
+    let ipns = |writer: &Writer, len| writer.ipns(1, &vec![b'x'; len], now_ms);
     let overhead = ipns(&writers[0], 4000).encode().len() - 2 * 4000;
     let (most, odd) = ((limits::MAX_IPNS_RECORD_BYTES - overhead) / 2, (limits::MAX_IPNS_RECORD_BYTES - overhead) % 2);
     let record = ipns(&writers[0], most);

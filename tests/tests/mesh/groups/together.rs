@@ -70,8 +70,11 @@ async fn five_members_that_publish_at_once_all_come_to_one_state_and_a_newcomer_
     let watches: Vec<GroupWatch> = watches.into_iter().chain([watch]).collect();
     group::agree(&all, GROUP, total(&said)).await;
     assert_all_told(&all, &watches, &said).await;
-    for watch in &watches {
+    // With the others it may not be connected yet: they may learn it by comparing states.
+    for watch in [&watches[3], &watches[5]] {
         assert!(!watch.entries().last().expect("one").recovery, "a newcomer's words are news");
+    }
+    for watch in &watches {
         assert_eq!(watch.all("initialized").len(), 1);
         assert!(watch.all("gap").is_empty() && watch.all("equivocation").is_empty());
     }
