@@ -7,7 +7,8 @@
 //! exchange of records; connections are in memory, with Noise and yamux. A mesh grows from one peer; each newcomer knows
 //! three others and walks the DHT. Random peers put records at the 20 closest, by the node's own machine. Then the chosen
 //! share dies at once, without a word, and random live peers each get one record that nobody has read before, one get after
-//! the other, so that each exchange that is seen belongs to the get that runs.
+//! the other, so that each exchange that is seen belongs to the get that runs. Of several shares the smallest comes first,
+//! and of the same mesh so many more die then that the next is reached.
 //!
 //! *Hops*: whom the asking peer's routing table gives the walk to begin with is one hop away; whoever is first told of by a
 //! peer that is n hops away, n + 1. Counted is the peer that was first to answer with the record. Who tells whom is noted
@@ -68,10 +69,8 @@ pub fn run(args: &Args) -> Result<Vec<Row>> {
     };
     let mut cases = Vec::new();
     for nodes in sizes {
-        for &(dead, least) in &shares {
-            let case = runtime()?.block_on(measure(nodes, dead, args.scaled(GETS), options.seed));
-            cases.push(Case { least, ..case.with_context(|| format!("{nodes} peers, {dead} % dead"))? });
-        }
+        let measured = runtime()?.block_on(measure(nodes, &shares, args.scaled(GETS), options.seed));
+        cases.extend(measured.with_context(|| format!("{nodes} peers"))?);
     }
     eprintln!("{}", table(&cases));
     Ok(cases.iter().flat_map(Case::rows).collect())
@@ -89,15 +88,27 @@ struct Case {
     gets: Vec<Got>,
 }
 
-async fn measure(nodes: usize, dead: u32, gets: u64, seed: u64) -> Result<Case> {
+/// One mesh of so many peers, of which one share after the other dies; so many gets at each.
+async fn measure(nodes: usize, shares: &[(u32, f64)], gets: u64, seed: u64) -> Result<Vec<Case>> {
     let begun = std::time::Instant::now();
+    let gets = usize::try_from(gets)?.max(1);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut mesh = Mesh::grow(nodes, &mut rng).await?;
-    let records = mesh.put_records(usize::try_from(gets)?, &mut rng).await?;
-    mesh.kill(nodes * usize::try_from(dead)? / 100, &mut rng);
+    eprintln!("{nodes} peers: formed after {:.0} s", begun.elapsed().as_secs_f64());
+    let records = mesh.put_records(gets * shares.len(), &mut rng).await?;
     let setup = begun.elapsed();
-    let gets = mesh.get_all(&records, &mut rng).await?;
-    Ok(Case { nodes, dead, least: 0.0, setup, gets })
+    eprintln!("{nodes} peers: {} records put after {:.0} s", records.len(), setup.as_secs_f64());
+    let mut cases = Vec::new();
+    let mut killed = 0;
+    for (&(dead, least), records) in shares.iter().zip(records.chunks(gets)) {
+        let all = nodes * usize::try_from(dead)? / 100;
+        mesh.kill(all - killed, &mut rng);
+        killed = all;
+        let gets = mesh.get_all(records, &mut rng).await?;
+        cases.push(Case { nodes, dead, least, setup, gets });
+        eprintln!("{nodes} peers, {dead} % dead: measured after {:.0} s", begun.elapsed().as_secs_f64());
+    }
+    Ok(cases)
 }
 
 impl Case {

@@ -204,12 +204,15 @@ pub struct RecordsConfig {
     /// Carries IPNS names over gossip too (IPNS over PubSub, which Kubo has as `Ipns.UsePubsub`): a change of a name reaches
     /// those who wait for it at once. Each name that is published, resolved or followed takes a topic and a provider record.
     pub pubsub: bool,
+    /// How often a record that is held here, our own or that of another, is put again to the nodes closest to it, in seconds,
+    /// give or take a quarter; each time costs a walk of the DHT a record.
+    pub republish_secs: u64,
 }
 
 impl Default for RecordsConfig {
     /// On: gossip runs in any case, and a topic of a name carries a message of some hundred bytes when the name changes.
     fn default() -> Self {
-        Self { pubsub: true }
+        Self { pubsub: true, republish_secs: limits::RECORD_REPUBLISH_SECS }
     }
 }
 
@@ -311,6 +314,7 @@ impl Config {
             ("swarm.max_connections_per_peer", u64::from(swarm.max_connections_per_peer)),
             ("sync.max_syncs", self.sync.max_syncs as u64),
             ("sync.segment_blocks", self.sync.segment_blocks),
+            ("records.republish_secs", self.records.republish_secs),
         ] {
             refuse(value == 0, format!("{key}: 0 would stop the node from doing anything; take at least 1"));
         }

@@ -242,7 +242,7 @@ pub(crate) async fn start(home: &Home, config: Config, key: Keypair, hooks: Hook
     };
     let (gossip_listener, gossip_ingest) = (listener.clone(), ingest.clone());
     let mut swarm_config = swarm_config(&config, known_peers(&store)?)?;
-    swarm_config.records = Some(record_service::book(&store, own)?);
+    swarm_config.records = Some(record_service::book(&store, own, &config.records)?);
     let running = swarm::start(
         swarm_config,
         key.clone(),

@@ -62,9 +62,12 @@ pub struct PeerOptions {
     pub no_pubsub: bool,
     /// Syncs at once; as many as are the default where absent.
     pub max_syncs: Option<usize>,
-    /// Listens on TCP at this address of loopback alone, and takes so many peers of each such network into its DHT, and no
-    /// more.
+    /// Listens on TCP at this address of loopback alone.
     pub at: Option<Ipv4Addr>,
+    /// Of which peers only so many of one network are relied on in the DHT.
+    pub diversity: Diversity,
+    /// How often it puts records again, in seconds; as often as is the default where absent.
+    pub republish_records: Option<u64>,
 }
 
 impl Peer {
@@ -97,8 +100,9 @@ impl Peer {
         config.swarm.bootstrap = options.bootstrap;
         if let Some(ip) = options.at {
             config.swarm.listen = vec![Multiaddr::from(ip).with(Protocol::Tcp(0))];
-            config.swarm.dht_diversity = Diversity::All;
         }
+        config.swarm.dht_diversity = options.diversity;
+        config.records.republish_secs = options.republish_records.unwrap_or(config.records.republish_secs);
         config.sync.republish = options.republish;
         config.records.pubsub = !options.no_pubsub;
         config.sync.allow = options.allow;

@@ -126,6 +126,7 @@ pub fn near(key: &[u8], bits: u32) -> Keypair {
 pub struct Ring {
     nodes: Vec<RingNode>,
     asked: Arc<AtomicUsize>,
+    swallowed: Arc<AtomicUsize>,
 }
 
 struct RingNode {
@@ -161,12 +162,13 @@ impl Ring {
         let all = swarms.iter().map(|(swarm, addr)| (*swarm.local_peer_id(), addr.clone())).collect::<Vec<_>>();
         let fellows: Vec<u8> =
             all.iter().flat_map(|(id, addr)| proto::bytes(8, &peer(id, std::slice::from_ref(addr)))).collect();
-        let asked = Arc::new(AtomicUsize::new(0));
+        let (asked, swallowed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let run = |(n, (mut swarm, addr)): (usize, (Swarm<RingBehaviour>, Multiaddr))| {
             let lies = Lies {
                 fellows: fellows.clone(),
                 garbage: (n % 2 == 0).then(|| garbage.to_vec()),
                 asked: Arc::clone(&asked),
+                swallowed: Arc::clone(&swallowed),
             };
             let streams = swarm.behaviour().streams.new_control().accept(KAD).expect("a protocol that is not served");
             let (dial, mut dials) = mpsc::channel::<Multiaddr>(64);
@@ -181,7 +183,7 @@ impl Ring {
             });
             RingNode { peer, addr, dial, tasks: [running, tokio::spawn(lies.answer(streams))] }
         };
-        Self { nodes: swarms.into_iter().enumerate().map(run).collect(), asked }
+        Self { nodes: swarms.into_iter().enumerate().map(run).collect(), asked, swallowed }
     }
 
     /// Who they are.
@@ -206,6 +208,11 @@ impl Ring {
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
+
+    /// How many records they have acknowledged, and not kept.
+    pub fn swallowed(&self) -> usize {
+        self.swallowed.load(Ordering::Relaxed)
+    }
 }
 
 fn ring_swarm(pair: &Keypair) -> Swarm<RingBehaviour> {
@@ -229,6 +236,7 @@ struct Lies {
     fellows: Vec<u8>,
     garbage: Option<Vec<u8>>,
     asked: Arc<AtomicUsize>,
+    swallowed: Arc<AtomicUsize>,
 }
 
 impl Lies {
@@ -261,7 +269,10 @@ impl Lies {
         let kind = proto::number_of(request, 1).unwrap_or(PUT_VALUE);
         let key = proto::all(request, 2).next().unwrap_or_default();
         match (kind, &self.garbage) {
-            (PUT_VALUE, _) => Some(request.to_vec()),
+            (PUT_VALUE, _) => {
+                self.swallowed.fetch_add(1, Ordering::Relaxed);
+                Some(request.to_vec())
+            }
             (ADD_PROVIDER, _) => None,
             (GET_VALUE, Some(garbage)) => {
                 Some([proto::number(1, kind), record(&key, garbage), self.fellows.clone()].concat())

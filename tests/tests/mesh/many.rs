@@ -4,6 +4,7 @@ mod correct;
 mod plain;
 mod race;
 mod read;
+mod republish;
 mod restart;
 
 use std::{
@@ -15,11 +16,12 @@ use std::{
 use dagmesh::{
     Api, ErrorKind, NodeError,
     config::Profile,
+    store::Store,
     swarm::{self, AcceptAll, RunningSwarm, SwarmConfig},
     types::{RecordFound, RecordHeld, RecordPut, RecordPutDone},
 };
 use dagmesh_records::{Answer, Code, Draft, IpnsName, Record, RecordName, Request, net};
-use dagmesh_tests::wait_for_some;
+use dagmesh_tests::{wait_for, wait_for_some};
 use futures::future::join_all;
 use libp2p::{
     Multiaddr, PeerId,

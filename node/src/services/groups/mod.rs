@@ -299,29 +299,27 @@ impl Groups {
         members
     }
 
+    fn tell(&self, event: MeshEvent) {
+        let of = |topic: &str| self.members.lock().values().find(|member| member.topic() == topic).cloned();
+        match event {
+            MeshEvent::TopicJoined { peer, topic } => of(&topic).into_iter().for_each(|member| member.joined(peer)),
+            MeshEvent::TopicLeft { peer, topic } => of(&topic).into_iter().for_each(|member| member.left(peer)),
+            MeshEvent::PeerDisconnected { peer, .. } => self.with(&peer).iter().for_each(|member| member.left(peer)),
+            // Only now it is known where it can be dialled.
+            MeshEvent::PeerIdentified { peer, .. } => {
+                self.with(&peer).iter().for_each(|member| member.met.notify_one())
+            }
+            _ => {}
+        }
+    }
+
     /// Tells groups who comes and goes.
     async fn watch_mesh(&self, mut events: tokio::sync::broadcast::Receiver<MeshEvent>) {
-        let of = |topic: &str| self.members.lock().values().find(|member| member.topic() == topic).cloned();
         loop {
             match events.recv().await {
                 Ok(event) => {
                     let _in_order = self.telling.lock().await;
-                    match event {
-                        MeshEvent::TopicJoined { peer, topic } => {
-                            of(&topic).into_iter().for_each(|member| member.joined(peer));
-                        }
-                        MeshEvent::TopicLeft { peer, topic } => {
-                            of(&topic).into_iter().for_each(|member| member.left(peer));
-                        }
-                        MeshEvent::PeerDisconnected { peer, .. } => {
-                            self.with(&peer).iter().for_each(|member| member.left(peer));
-                        }
-                        // Only now it is known where it can be dialled.
-                        MeshEvent::PeerIdentified { peer, .. } => {
-                            self.with(&peer).iter().for_each(|member| member.met.notify_one());
-                        }
-                        _ => {}
-                    }
+                    self.tell(event);
                 }
                 Err(RecvError::Lagged(_)) => {
                     if let Err(error) = self.look_around().await {

@@ -25,6 +25,7 @@ use libp2p::{PeerId, identity::Keypair};
 use self::pubsub::{Listening, PubSub};
 use super::{Context, unix_ms};
 use crate::{
+    config::RecordsConfig,
     error::{ErrorKind, NodeError},
     keys::Keyring,
     store::{KeptRecords, Store},
@@ -49,9 +50,11 @@ pub(crate) struct Records {
 }
 
 /// What was written in the last run. Before the swarm starts, so that nothing older is taken meanwhile.
-pub(crate) fn book(store: &Store, own: PeerId) -> Result<RecordBook, NodeError> {
+pub(crate) fn book(store: &Store, own: PeerId, config: &RecordsConfig) -> Result<RecordBook, NodeError> {
     let KeptRecords { rows, marks, bans } = store.kept_records()?;
-    Ok(RecordBook::restore(StoreConfig::new(own, rand::random()), Arc::new(unix_ms), rows, marks, bans))
+    let republish = Duration::from_secs(config.republish_secs);
+    let config = StoreConfig { republish, ..StoreConfig::new(own, rand::random()) };
+    Ok(RecordBook::restore(config, Arc::new(unix_ms), rows, marks, bans))
 }
 
 impl Records {

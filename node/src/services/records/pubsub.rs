@@ -58,6 +58,8 @@ struct Inner {
     fetches: Semaphore,
     /// One topic at a time is joined or left.
     changing: tokio::sync::Mutex<()>,
+    /// Held while it is noted who is there: a list of peers and what came after it are never noted in the wrong order.
+    noting: tokio::sync::Mutex<()>,
     /// There may be a topic to find others for.
     seek: Notify,
     /// A question was answered, or will not be.
@@ -122,6 +124,7 @@ impl PubSub {
             rates: Mutex::new(Rates::new(1)),
             fetches: Semaphore::new(MAX_NAME_FETCHES),
             changing: tokio::sync::Mutex::default(),
+            noting: tokio::sync::Mutex::default(),
             seek: Notify::new(),
             answered: Notify::new(),
             news: broadcast::Sender::new(limits::EVENT_QUEUE),
@@ -388,6 +391,7 @@ impl PubSub {
 
     /// Who of those connected is on which topic.
     async fn look_around(&self) -> Result<(), NodeError> {
+        let _in_order = self.inner.noting.lock().await;
         let connected = self.inner.context.swarm.peers().await?;
         let names: Vec<_> = self.inner.topics.lock().of.keys().map(|name| (*name, name.topic())).collect();
         for (name, topic) in names {
@@ -405,19 +409,26 @@ impl PubSub {
         Ok(())
     }
 
+    fn note(&self, event: MeshEvent) {
+        match event {
+            MeshEvent::TopicJoined { peer, topic } => {
+                IpnsName::from_topic(&topic).into_iter().for_each(|name| self.joined(name, peer));
+            }
+            MeshEvent::TopicLeft { peer, topic } => {
+                IpnsName::from_topic(&topic).into_iter().for_each(|name| self.left(Some(name), &peer));
+            }
+            MeshEvent::PeerDisconnected { peer, .. } => self.left(None, &peer),
+            _ => {}
+        }
+    }
+
     async fn watch_mesh(&self, mut events: broadcast::Receiver<MeshEvent>) {
         loop {
             match events.recv().await {
-                Ok(MeshEvent::TopicJoined { peer, topic }) => {
-                    IpnsName::from_topic(&topic).into_iter().for_each(|name| self.joined(name, peer));
+                Ok(event) => {
+                    let _in_order = self.inner.noting.lock().await;
+                    self.note(event);
                 }
-                Ok(MeshEvent::TopicLeft { peer, topic }) => {
-                    if let Some(name) = IpnsName::from_topic(&topic) {
-                        self.left(Some(name), &peer);
-                    }
-                }
-                Ok(MeshEvent::PeerDisconnected { peer, .. }) => self.left(None, &peer),
-                Ok(_) => {}
                 Err(RecvError::Lagged(_)) => {
                     if let Err(error) = self.look_around().await {
                         tracing::debug!(%error, "who is on which topic is not known");

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dagmesh::{store::Store, types::NamePublish};
+use dagmesh::types::NamePublish;
 use dagmesh_records::RecordBytes;
-use dagmesh_tests::{Daemon, wait_for};
+use dagmesh_tests::Daemon;
 
 use super::*;
 use crate::support::daemon;

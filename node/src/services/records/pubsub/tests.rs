@@ -24,7 +24,7 @@ async fn start(home: &Path, to: Option<&Node>) -> Node {
 
 async fn start_with(home: &Path, to: Option<&Node>, pubsub: bool) -> Node {
     let mut config = Config::of_profile(Profile::Test);
-    config.records = RecordsConfig { pubsub };
+    config.records = RecordsConfig { pubsub, ..RecordsConfig::default() };
     let mut builder = Node::builder().home(home).config(config);
     if let Some(to) = to {
         builder = builder.bootstrap(tcp(to).await);
