@@ -6,6 +6,7 @@
 
 mod dag;
 mod fetch;
+mod groups;
 mod input;
 mod ipni;
 mod records;
@@ -16,6 +17,7 @@ mod wire;
 pub use self::{
     dag::{car, cbor, feed, links, selector},
     fetch::fetch,
+    groups::{group, group_machine},
     ipni::ipni,
     records::records,
     unixfs::unixfs,

@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 
 use cid::Cid;
 use dagmesh_announce::{Announcement, Answer};
+use dagmesh_chronosync::{
+    Answer as GroupAnswer, Body, Entry as Publication, Gossip, GroupHead, HeadBytes, HeadList, MemberList, Page,
+    Request as GroupRequest, State, Update,
+};
 use dagmesh_core::{bounded::BoundedVec, cbor, frame};
 use dagmesh_dag::{
     Block, Codec, Entry, FeedName, HashCode, Root, Selector, SignedHead,
@@ -19,6 +23,7 @@ use ipld_core::ipld::Ipld;
 use libp2p_identity::Keypair;
 
 use crate::{
+    groups::{id, peer},
     records::{KEYS, NOW_MS},
     wire::head,
 };
@@ -48,6 +53,7 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     seeds.extend(blocks(&leaf, value));
     seeds.extend(ipni());
     seeds.extend(records());
+    seeds.extend(groups());
     seeds.extend(runs());
     seeds.extend(of_the_node());
     seeds
@@ -216,6 +222,38 @@ fn ipni() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("ipni", "chunk_cbor", of(5, &chunk)),
         ("ipni", "hamt_json", of(4, hamt.as_bytes())),
         ("ipni", "no_entries", no_entries),
+    ]
+}
+
+fn groups() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let of = |kind: u8, bytes: &[u8]| [&[kind], bytes].concat();
+    let text = Publication { previous: None, time: NOW_MS, body: Body::Text("hello".into()) };
+    let block = text.to_block().expect("encodes");
+    let payload = Publication::payload(&block).expect("fits");
+    let head = GroupHead::sign(&KEYS[1], &id(), NOW_MS, 1, payload.clone(), NOW_MS).expect("signs");
+    assert!(GroupHead::decode(&id(), head.encode()).is_ok());
+    let members = MemberList::sign(&KEYS[0], &id(), 1, [peer(1)].into(), NOW_MS).expect("signs");
+    let mut state = State::new();
+    state.apply(NOW_MS, [head.clone()]);
+    let (before, state) = (State::new().summary(), state.summary());
+    let heads = HeadList::new([HeadBytes::new(head.encode().to_vec()).expect("fits")]).expect("one");
+    let page = Page { state, difference: false, heads: heads.clone(), next: None, members: None };
+    let update = Update { previous: before.root, state, changed: heads, vector: HeadList::default() };
+    let update = Gossip::Update(update).encode().expect("encodes");
+    let hello = GroupRequest::Hello(state).encode().expect("encodes");
+    let page = GroupAnswer::Page(page).encode().expect("encodes");
+    // Who comes, says something and is asked; time goes by in between.
+    let said =
+        [0, 0, 1, 2, 4, 0, 0, 1, 0, 1, 1, 0, 0, 11, 50, 0, 4, 1, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7, 8, 0, 8, 1, 0, 8, 1];
+    vec![
+        ("group", "head", of(0, head.encode())),
+        ("group", "members", of(1, members.encode())),
+        ("group", "update", of(2, &update)),
+        ("group", "hello", of(2, &hello)),
+        ("group", "page", of(2, &page)),
+        ("group", "entry", of(3, block.data())),
+        ("group", "to_sign", of(4, &[1; 40])),
+        ("group_machine", "said", said.to_vec()),
     ]
 }
 

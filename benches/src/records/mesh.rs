@@ -20,7 +20,7 @@ use super::{
     trace::Trace,
 };
 
-/// Peers that join at once, and puts that run at once.
+/// Peers that join at once, and puts that run at once: of few peers a quarter.
 const AT_ONCE: usize = 16;
 /// Peers that a newcomer knows.
 const KNOWN: usize = 3;
@@ -87,7 +87,8 @@ impl Mesh {
             ensure!(holders > 0 && holders + all / 10 >= all, "a put reached {holders} of {all} peers: {result:?}");
             Ok(record)
         });
-        stream::iter(puts).buffered(AT_ONCE).try_collect().await
+        let at_once = AT_ONCE.min(self.peers.len() / 4).max(1);
+        stream::iter(puts).buffered(at_once).try_collect().await
     }
 
     /// So many random peers are gone, at once and without a word: as when their process is killed.

@@ -18,6 +18,8 @@ fn target(name: &str) -> Target {
         "fetch" => dagmesh_fuzz::fetch,
         "follower" => dagmesh_fuzz::follower,
         "frame" => dagmesh_fuzz::frame,
+        "group" => dagmesh_fuzz::group,
+        "group_machine" => dagmesh_fuzz::group_machine,
         "heads" => dagmesh_fuzz::heads,
         "ipni" => dagmesh_fuzz::ipni,
         "links" => dagmesh_fuzz::links,
