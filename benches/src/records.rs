@@ -5,7 +5,7 @@
 //! ```
 //! Every peer is a libp2p Swarm of its own in this process, with identify, libp2p-kad as the node sets it up, and the
 //! exchange of records; connections are in memory, with Noise and yamux. A mesh grows from one peer; each newcomer knows
-//! three others and walks the DHT. Random peers put records at the 20 closest, by the node's own machine. Then the chosen
+//! three others, and walks the DHT to its own place and to three random ones. Random peers put records at the 20 closest, by the node's own machine. Then the chosen
 //! share dies at once, without a word, and random live peers each get one record that nobody has read before, one get after
 //! the other, so that each exchange that is seen belongs to the get that runs. Of several shares the smallest comes first,
 //! and of the same mesh so many more die then that the next is reached.

@@ -48,7 +48,7 @@ pub(super) struct Mesh {
 impl Mesh {
     /// Grows a mesh from one peer: each newcomer walks the DHT, and whoever is met on the way knows it from then on.
     pub(super) async fn grow(count: usize, rng: &mut ChaCha8Rng) -> Result<Self> {
-        let mut mesh = Self { peers: Vec::new(), trace: Arc::default() };
+        let (mut mesh, begun) = (Self { peers: Vec::new(), trace: Arc::default() }, Instant::now());
         let key = |rng: &mut ChaCha8Rng| Keypair::ed25519_from_bytes(rng.random::<[u8; 32]>());
         while mesh.peers.len() < count {
             let places: Vec<(PeerId, Multiaddr)> = mesh.peers.iter().map(|peer| (peer.id, peer.addr.clone())).collect();
@@ -61,6 +61,9 @@ impl Mesh {
             }
             futures::future::try_join_all(newcomers.iter().map(|(peer, known)| peer.join(known.clone()))).await?;
             mesh.peers.extend(newcomers.into_iter().map(|(peer, _)| peer));
+            if mesh.peers.len() / 100 > places.len() / 100 {
+                eprintln!("{} of {count} peers after {:.0} s", mesh.peers.len(), begun.elapsed().as_secs_f64());
+            }
         }
         mesh.trace.freeze();
         Ok(mesh)

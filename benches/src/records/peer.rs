@@ -1,7 +1,7 @@
 //! A peer with nothing but Kademlia and records, over memory.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -31,6 +31,9 @@ use super::trace::Trace;
 const KAD: StreamProtocol = StreamProtocol::new("/dagmesh/bench/kad/1.0.0");
 /// How long a connection stays open that nobody uses: it keeps memory in bounds.
 const IDLE: Duration = Duration::from_secs(20);
+/// Walks to random places with which a newcomer fills its routing table. A node refreshes each bucket of it, about log2 of
+/// the peers: with 1,000 peers in one process that takes most of an hour.
+const JOIN_WALKS: usize = 3;
 /// As the node has it: so often a walk begins anew where all whom it began with are gone.
 const WALK_RETRIES: usize = 3;
 
@@ -42,7 +45,7 @@ struct Behaviour {
 }
 
 enum Command {
-    /// Takes these into the routing table and walks the DHT.
+    /// Takes these into the routing table and walks the DHT: to its own place, then to some others.
     Join { known: Vec<(PeerId, Multiaddr)>, reply: oneshot::Sender<()> },
     /// The peers closest to a key.
     Closest { key: Vec<u8>, reply: oneshot::Sender<Vec<PeerId>> },
@@ -80,7 +83,7 @@ impl Peer {
         let book = Arc::new(Mutex::new((Store::new(StoreConfig::new(id, seed)), Bans::new())));
         let (commands, received) = mpsc::channel(16);
         let tasks = [
-            tokio::spawn(Running { swarm, trace, joins: HashMap::new(), walks: HashMap::new() }.run(received)),
+            tokio::spawn(Running { swarm, trace, joining: None, walks: HashMap::new() }.run(received)),
             tokio::spawn(net::serve_on(incoming, move |peer, request| {
                 let (store, bans) = &mut *book.lock().unwrap_or_else(PoisonError::into_inner);
                 let served = serve(store, bans, unix_ms(), peer, &request);
@@ -146,8 +149,15 @@ impl Peer {
 struct Running {
     swarm: Swarm<Behaviour>,
     trace: Arc<Trace>,
-    joins: HashMap<kad::QueryId, oneshot::Sender<()>>,
+    joining: Option<Joining>,
     walks: HashMap<kad::QueryId, Walk>,
+}
+
+struct Joining {
+    queries: HashSet<kad::QueryId>,
+    /// Walks that come then.
+    left: usize,
+    reply: oneshot::Sender<()>,
 }
 
 struct Walk {
@@ -171,14 +181,28 @@ impl Running {
     }
 
     fn join(&mut self, known: Vec<(PeerId, Multiaddr)>, reply: oneshot::Sender<()>) {
+        let local = *self.swarm.local_peer_id();
         let kad = &mut self.swarm.behaviour_mut().kad;
         for (peer, addr) in known {
             kad.add_address(&peer, addr);
         }
-        // The first of all knows nobody.
-        match kad.bootstrap() {
-            Ok(id) => drop(self.joins.insert(id, reply)),
-            Err(_) => reply.send(()).unwrap_or(()),
+        let own = kad.get_closest_peers(local);
+        self.joining = Some(Joining { queries: [own].into(), left: JOIN_WALKS, reply });
+    }
+
+    /// A query has ended: if it was the last of those with which we join, the next ones follow.
+    fn joined(&mut self, query: kad::QueryId) {
+        let Some(joining) = &mut self.joining else { return };
+        if !joining.queries.remove(&query) || !joining.queries.is_empty() {
+            return;
+        }
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let left = std::mem::take(&mut joining.left);
+        joining.queries.extend((0..left).map(|_| kad.get_closest_peers(PeerId::random())));
+        if joining.queries.is_empty()
+            && let Some(joining) = self.joining.take()
+        {
+            let _has_gone = joining.reply.send(());
         }
     }
 
@@ -198,7 +222,9 @@ impl Running {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }))
                 if !self.trace.is_frozen() && info.protocols.contains(&KAD) =>
             {
-                for addr in info.listen_addrs {
+                // A full bucket would dial its oldest peer, find it alive, and keep it: nobody dies while the mesh grows.
+                let full = kad.kbucket(peer_id).is_some_and(|bucket| bucket.num_entries() >= kad::K_VALUE.get());
+                for addr in info.listen_addrs.into_iter().filter(|_| !full) {
                     kad.add_address(&peer_id, addr);
                 }
             }
@@ -217,9 +243,7 @@ impl Running {
                 step,
                 ..
             })) if step.last => {
-                if let Some(reply) = self.joins.remove(&id) {
-                    let _has_gone = reply.send(());
-                }
+                self.joined(id);
                 if let (Some(walk), kad::QueryResult::GetClosestPeers(result)) = (self.walks.remove(&id), result) {
                     let peers = result.map_or_else(
                         |kad::GetClosestPeersError::Timeout { peers, .. }| peers,
