@@ -31,7 +31,7 @@ use rand_chacha::ChaCha8Rng;
 use self::mesh::{Got, Mesh};
 use crate::{Args, Bar, Row, runtime};
 
-/// Peers, where nothing else is asked for; the last alone takes minutes, and is left out of `all`.
+/// Peers, where nothing else is asked for; the last alone takes half an hour, and is left out of `all`.
 const NODES: [usize; 3] = [10, 100, 1000];
 /// Dead of a hundred, and of a hundred gets how many must bring the record.
 const DEAD: [(u32, f64); 3] = [(0, 99.0), (10, 99.0), (30, 95.0)];
