@@ -125,7 +125,6 @@ pub fn near(key: &[u8], bits: u32) -> Keypair {
 /// nothing, or with what is none. They end when dropped.
 pub struct Ring {
     nodes: Vec<RingNode>,
-    asked: Arc<AtomicUsize>,
     swallowed: Arc<AtomicUsize>,
 }
 
@@ -162,12 +161,11 @@ impl Ring {
         let all = swarms.iter().map(|(swarm, addr)| (*swarm.local_peer_id(), addr.clone())).collect::<Vec<_>>();
         let fellows: Vec<u8> =
             all.iter().flat_map(|(id, addr)| proto::bytes(8, &peer(id, std::slice::from_ref(addr)))).collect();
-        let (asked, swallowed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let swallowed = Arc::<AtomicUsize>::default();
         let run = |(n, (mut swarm, addr)): (usize, (Swarm<RingBehaviour>, Multiaddr))| {
             let lies = Lies {
                 fellows: fellows.clone(),
                 garbage: (n % 2 == 0).then(|| garbage.to_vec()),
-                asked: Arc::clone(&asked),
                 swallowed: Arc::clone(&swallowed),
             };
             let streams = swarm.behaviour().streams.new_control().accept(KAD).expect("a protocol that is not served");
@@ -183,7 +181,7 @@ impl Ring {
             });
             RingNode { peer, addr, dial, tasks: [running, tokio::spawn(lies.answer(streams))] }
         };
-        Self { nodes: swarms.into_iter().enumerate().map(run).collect(), asked, swallowed }
+        Self { nodes: swarms.into_iter().enumerate().map(run).collect(), swallowed }
     }
 
     /// Who they are.
@@ -202,11 +200,6 @@ impl Ring {
         for node in &self.nodes {
             node.dial.send(addr.clone()).await.expect("a running swarm");
         }
-    }
-
-    /// How many requests they have answered.
-    pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
     }
 
     /// How many records they have acknowledged, and not kept.
@@ -235,7 +228,6 @@ fn ring_swarm(pair: &Keypair) -> Swarm<RingBehaviour> {
 struct Lies {
     fellows: Vec<u8>,
     garbage: Option<Vec<u8>>,
-    asked: Arc<AtomicUsize>,
     swallowed: Arc<AtomicUsize>,
 }
 
@@ -265,7 +257,6 @@ impl Lies {
     }
 
     fn of(&self, request: &[u8]) -> Option<Vec<u8>> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
         let kind = proto::number_of(request, 1).unwrap_or(PUT_VALUE);
         let key = proto::all(request, 2).next().unwrap_or_default();
         match (kind, &self.garbage) {
