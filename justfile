@@ -21,7 +21,7 @@ sim SEEDS="20000" *ARGS:
 
 # The tests of groups in their long form: cut off for 30 s, idle for minutes.
 groups-long *ARGS:
-    DAGMESH_LONG=1 cargo test --package dagmesh-tests --test mesh groups:: {{ARGS}} -- --include-ignored
+    DAGMESH_LONG=1 cargo test --package dagmesh-tests --test mesh groups:: {{ARGS}}
 
 # Records in their long form: 50 real nodes, then the table of docs/records.md with up to 1,000 peers.
 records *ARGS:

@@ -314,10 +314,13 @@ impl Config {
             ("swarm.max_connections_per_peer", u64::from(swarm.max_connections_per_peer)),
             ("sync.max_syncs", self.sync.max_syncs as u64),
             ("sync.segment_blocks", self.sync.segment_blocks),
-            ("records.republish_secs", self.records.republish_secs),
         ] {
             refuse(value == 0, format!("{key}: 0 would stop the node from doing anything; take at least 1"));
         }
+        refuse(
+            self.records.republish_secs == 0,
+            "records.republish_secs: 0 would put records again without a pause; take at least 1".to_owned(),
+        );
         refuse(
             self.sync.segment_blocks > limits::MAX_SEGMENT_BLOCKS,
             format!(

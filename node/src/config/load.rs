@@ -405,6 +405,7 @@ mod tests {
             ("[swarm]\nprofile = 'tset'", "`swarm.profile` in "),
             ("[swarm\n", "config.toml"),
             ("[sync]\nmax_syncs = 0", "sync.max_syncs: 0"),
+            ("[records]\nrepublish_secs = 0", "records.republish_secs: 0"),
         ] {
             let path = file(folder.path(), "config.toml", content);
             let error =
